@@ -1,0 +1,141 @@
+"""Every number of an edit, named, bounded and explained. Profiles differ in nothing but these."""
+
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral, Real
+
+from . import ddim
+from .errors import InputError, did_you_mean
+
+MAX_SEED = 2**63 - 1
+
+
+def _number(default, low, high, stage):
+    """A field holding a number in [low, high] (low itself excluded where it is a float 0.0: a rate)."""
+    return field(default=default, metadata={"low": low, "high": high, "stage": stage})
+
+
+def _one_of(default, choices, stage):
+    """A field holding one of `choices`, or, where the default is a tuple, several different ones."""
+    return field(default=default, metadata={"choices": choices, "stage": stage})
+
+
+def _flag(default, stage):
+    return field(default=default, metadata={"choices": (True, False), "stage": stage})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one edit; InputError names the field, its value and the range. Make variants by `replace`."""
+
+    lora_rank: int = _number(16, 1, 256, "lora")  # = alpha, so that the adapter's scale is 1
+    lora_steps: int = _number(80, 0, 10_000, "lora")  # 0: no fine-tune
+    lora_batch: int = _number(4, 1, 64, "lora")
+    lora_lr: float = _number(5e-4, 0.0, 1.0, "lora")
+    lora_targets: tuple[str, ...] = _one_of(
+        ("to_q", "to_k", "to_v"), ("to_q", "to_k", "to_v", "to_out.0"), "lora"
+    )
+    seed: int = _number(42, 0, MAX_SEED, "lora")
+
+    steps: int = _number(50, 1, 500, "invert")  # DDIM steps of the whole schedule; divides 1000
+    strength: float = _number(0.7, 0.0, 1.0, "invert")  # part of the schedule that is inverted
+    guidance: float = _number(1.0, 0, 50, "invert")  # classifier-free guidance; 1 is off
+
+    drag_steps: int = _number(80, 0, 10_000, "drag")  # most iterations of the latent optimisation
+    drag_lr: float = _number(0.01, 0.0, 10.0, "drag")  # Adam moves every latent value by about this much
+    lam: float = _number(0.1, 0, 1e6, "drag")  # weight of "keep what is outside the mask" (eq. 3)
+    r1: int = _number(1, 0, 64, "drag")  # motion supervision patch: (2 r1 + 1)^2 cells
+    r2: int = _number(3, 1, 64, "drag")  # point tracking window: (2 r2 + 1)^2 cells
+    block: int = _number(3, 1, 4, "drag")  # whose features: up_blocks[block - 1]
+    motion_norm: str = _one_of("mean", ("sum", "mean"), "drag")  # eq. 3's sum, or the public code's mean
+    mask_on: str = _one_of("prev", ("prev", "now"), "drag")  # mask term on z one step denoised, or on z
+    supersample: float = _number(0.5, 0.0, 1.0, "drag")  # side of the feature map / side of the picture
+    stop: float = _number(1.0, 0, 64, "drag")  # "reached": this near, in cells of that map
+
+    reference: bool = _flag(True, "denoise")  # reference-latent-control (§3.4)
+    ref_blocks: tuple[int, ...] = _one_of((1, 2, 3), (0, 1, 2, 3), "denoise")  # controlled up_blocks
+    ref_start: int = _number(0, 0, 500, "denoise")  # first denoising step that is controlled
+
+    def __post_init__(self):
+        for f in fields(self):
+            check = _check_choice if "choices" in f.metadata else _check_number
+            object.__setattr__(self, f.name, check(f, getattr(self, f.name)))
+        ddim.start_index(self.steps, self.strength)  # steps divides 1000, strength leaves a step to run
+
+    def replace(self, **changes) -> "Settings":
+        """A copy with some fields changed; an unknown name raises InputError with the nearest known one."""
+        _known_only(changes)
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    def stage_key(self, stage: str) -> dict:
+        """The fields that decide the outcome of a stage, its own and those of the stages before it.
+
+        stage is "lora", "invert", "drag" or "denoise"; two edits that agree on these may share the stage's
+        result. So a new `lam` repeats the drag and the denoising, and nothing else.
+        """
+        if stage not in STAGES:
+            raise InputError(f"stage = {stage!r} is unknown{did_you_mean(stage, STAGES)}")
+        upto = STAGES[: STAGES.index(stage) + 1]
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["stage"] in upto}
+
+
+STAGES = ("lora", "invert", "drag", "denoise")
+
+
+def _check_number(f, value):
+    whole, low, high = isinstance(f.default, int), f.metadata["low"], f.metadata["high"]
+    above = isinstance(low, float)  # a float bound 0.0 means "more than 0"
+    right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if right and math.isfinite(value) and low <= value <= high and not (above and value == low):
+        return int(value) if whole else float(value)
+    kind = "a whole number" if whole else "a number"
+    span = f"above {low:g} and at most {high:g}" if above else f"from {low} to {high}"
+    raise InputError(f"settings: {f.name} = {value!r} is not {kind} {span}; the default is {f.default!r}")
+
+
+def _check_choice(f, value):
+    choices, default = f.metadata["choices"], f.default
+    if not isinstance(default, tuple):
+        if any(type(value) is type(c) and value == c for c in choices):
+            return value
+        raise InputError(f"settings: {f.name} = {value!r} is not one of {', '.join(map(repr, choices))}")
+    if isinstance(value, (list, tuple, set)) and value and all(v in choices for v in value):
+        if all(type(v) is type(choices[0]) for v in value) and len(set(value)) == len(value):
+            return tuple(c for c in choices if c in value)
+    example = list(default)
+    raise InputError(
+        f"settings: {f.name} = {value!r} is not a list of different ones of {list(choices)}, such as {example}"
+    )
+
+
+def _known_only(names) -> None:
+    known = [f.name for f in fields(Settings)]
+    for name in names:
+        if name not in known:
+            raise InputError(f"settings: unknown setting {name!r}{did_you_mean(name, known)}")
+
+
+# The text of the paper leaves the size of the feature map open; all profiles read it at half the picture's side.
+PROFILES = {
+    "paper": {"motion_norm": "sum"},
+    "reference": {
+        "lora_targets": ("to_q", "to_k", "to_v", "to_out.0"),
+        "stop": 2.0,
+        "ref_blocks": (2, 3),
+    },
+    "fast": {"mask_on": "now"},
+}
+
+
+def profile(name: str = "fast", **overrides) -> Settings:
+    """Settings by name, with some changed: "paper" (its text), "reference" (its public code), "fast".
+
+    "fast" measures the mask term on the latent itself, so that the U-Net may stop after the feature block.
+    """
+    if name not in PROFILES:
+        raise InputError(f"profile = {name!r} is unknown{did_you_mean(name, PROFILES)}")
+    _known_only(overrides)
+    return Settings(**{**PROFILES[name], **overrides})

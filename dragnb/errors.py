@@ -1,0 +1,19 @@
+"""What goes wrong, said once and clearly: the field, the value, the remedy."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the caller gave cannot be used. The message names the field, the value and what would be right."""
+
+
+class NotFiniteError(InputError):
+    """A tensor holds NaN or infinity: the numbers broke down somewhere before this point."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'lam'?` when a known name is close to `name`, else `; known: a, b, c`."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
