@@ -5,6 +5,7 @@ fraction left at it (diffusers' `alphas_cumprod`), `i` a sampling step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -48,7 +49,7 @@ def timesteps(steps: int) -> list[int]:
 
     Raises InputError unless `steps` divides 1000 and is at most 500, so that neighbours lie one stride apart.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= TRAIN_STEPS // 2:
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or not 1 <= steps <= TRAIN_STEPS // 2:
         raise InputError(f"steps = {steps!r} is not a whole number from 1 to {TRAIN_STEPS // 2}")
     if TRAIN_STEPS % steps:
         near = min((n for n in range(1, 501) if TRAIN_STEPS % n == 0), key=lambda n: abs(n - steps))

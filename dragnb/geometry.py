@@ -1,0 +1,135 @@
+"""The only coordinate converter: picture pixels, the model's canvas, and feature cells.
+
+A picture of any size is scaled (never cropped) onto a canvas whose sides are multiples of 64 and padded right
+and below with its own edge. `_xy` are picture pixels, x right and y down, the centre of the top left pixel
+at (0, 0). `_yx` are cells of a map laid over the canvas, the centre of its first cell at (0, 0): half-pixel
+exact, torch's align_corners=False.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from .errors import InputError
+
+MULTIPLE = 64  # canvas sides: 8 of the VAE times 8 of the U-Net
+TOUCH = 1e-6  # overlaps thinner than this, in pixels, are rounding
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture lies on the canvas. Make one with `Frame.fit`; it carries picture, mask and points."""
+
+    width: int  # the picture, in its own pixels
+    height: int
+    inner_width: int  # the picture on the canvas, at its top left
+    inner_height: int
+    canvas_width: int
+    canvas_height: int
+
+    @classmethod
+    def fit(cls, width: int, height: int, side: int = 512) -> "Frame":
+        """The frame that scales the picture's longer side to `side`, a multiple of 64.
+
+        A picture of side x side is carried unchanged to the bit. Raises InputError for impossible sizes.
+        """
+        if side < MULTIPLE or side % MULTIPLE:
+            near = max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)
+            raise InputError(f"side = {side} is not a positive multiple of {MULTIPLE}; use {near}")
+        if min(width, height) < 1:
+            raise InputError(f"a picture of {width}×{height} pixels has no content")
+        scale = side / max(width, height)
+        inner = [max(1, round(width * scale)), max(1, round(height * scale))]
+        canvas = [math.ceil(n / MULTIPLE) * MULTIPLE for n in inner]
+        return cls(width, height, *inner, *canvas)
+
+    def to_canvas(self, rgb: np.ndarray) -> Tensor:
+        """uint8 (height, width, 3) -> float32 (1, 3, canvas_height, canvas_width) in [-1, 1]."""
+        self._require("image", rgb)
+        rgb = _resize(rgb, self.inner_width, self.inner_height)
+        x = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        pad = (0, self.canvas_width - self.inner_width, 0, self.canvas_height - self.inner_height)
+        return functional.pad(x, pad, mode="replicate")
+
+    def from_canvas(self, x: Tensor) -> np.ndarray:
+        """(1, 3, canvas_height, canvas_width) in [-1, 1], clipped -> uint8 (height, width, 3): the way back."""
+        if tuple(x.shape) != (1, 3, self.canvas_height, self.canvas_width):
+            want = f"(1, 3, {self.canvas_height}, {self.canvas_width})"
+            raise InputError(f"the canvas has shape {tuple(x.shape)}, not {want}")
+        inner = x.detach()[0, :, : self.inner_height, : self.inner_width].float().cpu()
+        rgb = ((inner.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return _resize(rgb, self.width, self.height)
+
+    def mask_to_canvas(self, mask: np.ndarray | None, h: int, w: int) -> Tensor:
+        """bool (height, width), True = editable -> float32 (1, 1, h, w) of 0 and 1 over the canvas.
+
+        A cell is editable where the mask touches it at all, so that no stroke is too thin to survive; the
+        padding is not. None or an empty mask frees everything: all ones.
+        """
+        if mask is None or not np.any(mask):
+            return torch.ones(1, 1, h, w)
+        self._require("mask", mask)
+        rows = _overlaps(self.height, self.inner_height * h / self.canvas_height, h)
+        cols = _overlaps(self.width, self.inner_width * w / self.canvas_width, w)
+        touched = rows @ torch.from_numpy(np.asarray(mask) != 0).float() @ cols.T > 0
+        return touched.float()[None, None]
+
+    def xy_to_yx(self, points, map_hw: tuple[int, int]) -> Tensor:
+        """(n, 2) picture pixels -> (n, 2) float32 cells (row, column) of an h x w map, clamped into it."""
+        xy = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)
+        yx = (xy.flip(1) + 0.5) * self._cells_per_pixel(map_hw) - 0.5
+        last = torch.tensor(map_hw, dtype=torch.float64) - 1
+        return torch.minimum(yx.clamp(min=0), last).float()
+
+    def yx_to_xy(self, cells, map_hw: tuple[int, int]) -> Tensor:
+        """(n, 2) cells -> (n, 2) float32 picture pixels, clamped into the picture: the way back."""
+        yx = torch.as_tensor(cells).detach().cpu().double().reshape(-1, 2)
+        xy = ((yx + 0.5) / self._cells_per_pixel(map_hw) - 0.5).flip(1)
+        last = torch.tensor([self.width, self.height], dtype=torch.float64) - 1
+        return torch.minimum(xy.clamp(min=0), last).float()
+
+    def _cells_per_pixel(self, map_hw) -> Tensor:
+        h, w = map_hw
+        rows = self.inner_height / self.height * h / self.canvas_height
+        cols = self.inner_width / self.width * w / self.canvas_width
+        return torch.tensor([rows, cols], dtype=torch.float64)
+
+    def _require(self, what: str, array: np.ndarray) -> None:
+        if array.shape[:2] != (self.height, self.width):
+            size = f"{array.shape[1]}×{array.shape[0]}" if array.ndim > 1 else f"of shape {array.shape}"
+            raise InputError(f"{what} is {size}, the frame was made for {self.width}×{self.height}")
+
+
+def sample_bilinear(feat: Tensor, yx: Tensor) -> Tensor:
+    """Read a map between its cells: feat (1, c, h, w) at yx (..., 2) -> (..., c).
+
+    Places outside are read at the border. Built on gathers, so its gradients, towards the map and towards the
+    places, are deterministic; whole-numbered places give the cell itself to the bit.
+    """
+    h, w = feat.shape[-2:]
+    y, x = yx[..., 0].clamp(0, h - 1), yx[..., 1].clamp(0, w - 1)
+    y0, x0 = y.detach().floor().long(), x.detach().floor().long()
+    y1, x1 = (y0 + 1).clamp(max=h - 1), (x0 + 1).clamp(max=w - 1)
+    fy, fx = (y - y0).to(feat.dtype), (x - x0).to(feat.dtype)
+    top = feat[0, :, y0, x0] * (1 - fx) + feat[0, :, y0, x1] * fx
+    bottom = feat[0, :, y1, x0] * (1 - fx) + feat[0, :, y1, x1] * fx
+    return (top * (1 - fy) + bottom * fy).movedim(0, -1)
+
+
+def _resize(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _overlaps(n: int, reach: float, cells: int) -> Tensor:
+    """(cells, n) of 0 and 1: does pixel j, one of n spread evenly over the first `reach` cells, touch cell k?"""
+    edges = torch.arange(n + 1, dtype=torch.float64) * (reach / n)
+    cell = torch.arange(cells, dtype=torch.float64)[:, None]
+    shared = torch.minimum(edges[1:], cell + 1) - torch.maximum(edges[:-1], cell)
+    return (shared > TOUCH).float()
