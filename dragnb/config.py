@@ -26,7 +26,7 @@ def _flag(default, stage):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one edit; InputError names the field, its value and the range. Make variants by `replace`."""
+    """The settings of one edit; InputError names field, value and range. Make variants by `replace`."""
 
     lora_rank: int = _number(16, 1, 256, "lora")  # = alpha, so that the adapter's scale is 1
     lora_steps: int = _number(80, 0, 10_000, "lora")  # 0: no fine-tune
@@ -107,7 +107,7 @@ def _check_choice(f, value):
             return tuple(c for c in choices if c in value)
     example = list(default)
     raise InputError(
-        f"settings: {f.name} = {value!r} is not a list of different ones of {list(choices)}, such as {example}"
+        f"settings: {f.name} = {value!r} is not a list of different ones of {list(choices)}, like {example}"
     )
 
 
@@ -118,7 +118,7 @@ def _known_only(names) -> None:
             raise InputError(f"settings: unknown setting {name!r}{did_you_mean(name, known)}")
 
 
-# The text of the paper leaves the size of the feature map open; all profiles read it at half the picture's side.
+# The paper's text leaves the size of the feature map open; all profiles read it at half the picture's side.
 PROFILES = {
     "paper": {"motion_norm": "sum"},
     "reference": {

@@ -1,7 +1,7 @@
 """The noise schedule and the road along it, both ways (DDIM, Song et al. 2021; DragDiffusion §3.3).
 
-Plain tensors and callables; nothing here knows a U-Net. `t` is a training timestep (0..999), `abar` the signal
-fraction left at it (diffusers' `alphas_cumprod`), `i` a sampling step.
+Plain tensors and callables; nothing here knows a U-Net. `t` is a training timestep (0..999), `abar` the
+signal fraction left at it (diffusers' `alphas_cumprod`), `i` a sampling step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ class InvertState(NamedTuple):
 
 
 class SampleState(NamedTuple):
-    """After the i-th move towards the picture: at `t` the latent was `z` with noise `eps`; it is now `z_next`."""
+    """After the i-th move towards the picture: `z` at `t`, with noise `eps`, has become `z_next`."""
 
     i: int
     t: int
@@ -39,7 +39,7 @@ class SampleState(NamedTuple):
 
 
 def alphas_bar(beta_start: float = 0.00085, beta_end: float = 0.012, n: int = TRAIN_STEPS) -> Tensor:
-    """Signal fraction at every training timestep: (n,) float32, falling, in (0, 1). SD's scaled-linear betas."""
+    """Signal fraction at every training timestep: (n,) float32, falling, in (0, 1). SD's scaled-linear."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float32) ** 2
     return torch.cumprod(1 - betas, dim=0)
 
@@ -96,7 +96,7 @@ def ddim_move(z: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Ten
 
 
 def to_eps(out: Tensor, z: Tensor, abar: Tensor, prediction_type: str) -> Tensor:
-    """The noise that a model's output means at `z`, whichever of the three things it was trained to predict."""
+    """The noise that a model's output means at `z`, whichever of three things it was trained to predict."""
     if prediction_type == "epsilon":
         return out
     if prediction_type == "v_prediction":
@@ -136,7 +136,7 @@ def invert(eps_fn: EpsFn, z0: Tensor, abar: Tensor, ts: Sequence[int]) -> Iterat
 
 
 def sample(eps_fn: EpsFn, z: Tensor, abar: Tensor, ts: Sequence[int]) -> Iterator[SampleState]:
-    """Walk a noisy latent, at level max(ts), down to the picture; yield every move. The mirror of `invert`."""
+    """Walk a noisy latent, at level max(ts), down to the picture; yield every move. `invert` mirrored."""
     z, levels = z.detach(), sorted(ts, reverse=True)
     for i, (t, t_to) in enumerate(zip(levels, [*levels[1:], CLEAN], strict=True)):
         with torch.no_grad():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the caller gave cannot be used. The message names the field, the value and what would be right."""
+    """Something the caller gave cannot be used. The message names the field, the value, the remedy."""
 
 
 class NotFiniteError(InputError):

@@ -57,7 +57,8 @@ class Frame:
         return functional.pad(x, pad, mode="replicate")
 
     def from_canvas(self, x: Tensor) -> np.ndarray:
-        """(1, 3, canvas_height, canvas_width) in [-1, 1], clipped -> uint8 (height, width, 3): the way back."""
+        """(1, 3, canvas_height, canvas_width) in [-1, 1], clipped -> uint8 (height, width, 3): the way
+        back, to the picture's own size."""
         if tuple(x.shape) != (1, 3, self.canvas_height, self.canvas_width):
             want = f"(1, 3, {self.canvas_height}, {self.canvas_width})"
             raise InputError(f"the canvas has shape {tuple(x.shape)}, not {want}")
@@ -128,7 +129,7 @@ def _resize(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _overlaps(n: int, reach: float, cells: int) -> Tensor:
-    """(cells, n) of 0 and 1: does pixel j, one of n spread evenly over the first `reach` cells, touch cell k?"""
+    """(cells, n) of 0 and 1: does pixel j, of n spread evenly over the first `reach` cells, touch cell k?"""
     edges = torch.arange(n + 1, dtype=torch.float64) * (reach / n)
     cell = torch.arange(cells, dtype=torch.float64)[:, None]
     shared = torch.minimum(edges[1:], cell + 1) - torch.maximum(edges[:-1], cell)
