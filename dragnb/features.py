@@ -1,0 +1,113 @@
+"""What the U-Net sees: feature maps of any block by hook (paper §3.1), their principal components, and matching.
+
+Blocks carry the paper's numbers: 1 to 4 are the outputs of up_blocks[0] to [3], 0 is the mid block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dragnb import ddim, geometry, sd
+from dragnb.errors import InputError
+
+BLOCKS = (0, 1, 2, 3, 4)
+PCA_CLIP = 1.0  # per cent of the values cut at each end before a component becomes a colour
+
+
+class _Enough(Exception):
+    """Raised by the last wanted block's hook: nothing after it is needed."""
+
+
+def block_module(model: sd.Model, block: int) -> torch.nn.Module:
+    """The U-Net module whose output the paper calls this block; InputError outside 0..4."""
+    if block not in BLOCKS:
+        raise InputError(
+            f"block = {block!r}: use 1 to 4 (up blocks, as the paper counts) or 0 (the mid block)"
+        )
+    return model.unet.mid_block if block == 0 else model.unet.up_blocks[block - 1]
+
+
+def capture(
+    model: sd.Model, z: torch.Tensor, t: int, cond: torch.Tensor, blocks=(3,), stop_early: bool = True
+):
+    """One forward pass at (z, t) -> ({block: (b, c, h, w) float32}, eps or None).
+
+    With `stop_early` the pass ends after the last wanted block and eps is None; features and their gradients are
+    exactly those of the whole pass. Gradients flow to z if it asks for them. The hooks are gone afterwards.
+    """
+    feats: dict[int, torch.Tensor] = {}
+    last = max(blocks)
+
+    def keep(block: int):
+        def hook(module, args, output):
+            # a clone, since FreeU writes into the map while the next block runs
+            feats[block] = output.float() if output.dtype != torch.float32 else output.clone()
+            if stop_early and block == last:
+                raise _Enough
+
+        return hook
+
+    hooks = [block_module(model, block).register_forward_hook(keep(block)) for block in blocks]
+    try:
+        out = sd.predict(model, z, t, cond)
+    except _Enough:
+        return feats, None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return feats, ddim.to_eps(out, z, ddim.abar_at(model.abar, t), model.prediction_type)
+
+
+def upsample(feat: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
+    """The whole map at another size, bilinear, half-pixel centres (align_corners=False)."""
+    return F.interpolate(feat, hw, mode="bilinear", align_corners=False)
+
+
+def read(feat: torch.Tensor, yx: torch.Tensor, map_hw: tuple[int, int] | None = None) -> torch.Tensor:
+    """Features at points of a finer map, without making that map: (..., 2) cells of `map_hw` -> (..., c).
+
+    The map is read as the continuous bilinear interpolant of `feat`: on whole cells of `map_hw` that is
+    `upsample(feat, map_hw)` exactly, and between them the interpolation stays that of the U-Net's own cells. Points
+    outside are moved to the border cell. Gradients flow to `feat`, deterministically.
+    """
+    h, w = feat.shape[-2:]
+    rows, columns = map_hw or (h, w)
+    limit = yx.new_tensor([rows - 1, columns - 1])
+    inside = torch.minimum(yx.clamp_min(0), limit)
+    ratio = yx.new_tensor([h / rows, w / columns])
+    return geometry.sample_bilinear(feat, (inside + 0.5) * ratio - 0.5)
+
+
+def match(before: torch.Tensor, after: torch.Tensor, yx: torch.Tensor, map_hw: tuple[int, int] | None = None):
+    """Where in `after` the features of `before` at `yx` (n, 2) are found again: nearest by cosine, (n, 2) cells.
+
+    The search covers every whole cell of `map_hw` (default: the map's own cells).
+    """
+    after = after if map_hw is None else upsample(after, map_hw)
+    query = F.normalize(read(before, yx, map_hw), dim=-1)
+    keys = F.normalize(after[0].flatten(1), dim=0)
+    best = (query @ keys).argmax(dim=1)
+    return torch.stack([best // after.shape[-1], best % after.shape[-1]], dim=-1).to(yx)
+
+
+def pca_rgb(feats: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Three principal components as colours, one basis and one range for all maps (paper Fig. 2).
+
+    feats  maps (1, c, h, w) of one c; sizes may differ. Returns (h, w, 3) float32 arrays in [0, 1], same order.
+    """
+    from sklearn.decomposition import PCA
+
+    if len({f.shape[1] for f in feats}) != 1:
+        raise InputError(
+            f"feats: one basis needs one channel count, not {sorted({f.shape[1] for f in feats})}"
+        )
+    rows = [f[0].detach().float().cpu().flatten(1).T.numpy() for f in feats]
+    scores = PCA(n_components=3, random_state=0).fit(np.concatenate(rows)).transform(np.concatenate(rows))
+    low, high = np.percentile(scores, [PCA_CLIP, 100 - PCA_CLIP], axis=0)
+    scores = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
+    cuts = np.cumsum([len(r) for r in rows])[:-1]
+    return [part.reshape(*f.shape[-2:], 3) for part, f in zip(np.split(scores, cuts), feats, strict=True)]

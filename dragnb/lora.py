@@ -1,0 +1,238 @@
+"""Identity-preserving fine-tune (paper §3.2, eq. 2): a low-rank adapter teaches the U-Net one picture.
+
+W' = W + up @ down on the attention projections, rank = alpha, so the scale is one everywhere and no file can lose
+it. Weights travel as a dict in the diffusers file's own names: `unet.<module>.lora.down.weight` and `.lora.up.weight`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dragnb import sd
+from dragnb.errors import InputError, NotFiniteError
+
+ADAPTER = "dragnb"
+DOWN, UP = ".lora.down.weight", ".lora.up.weight"
+PREFIX = "unet."
+OTHER_NAMES = {".lora_A.weight": DOWN, ".lora_B.weight": UP}  # the peft spelling of the same file
+STRIPPED = ("module.", "_orig_mod.")  # left in names by DataParallel and torch.compile
+WEIGHT_DECAY = 1e-2
+
+
+@dataclass(frozen=True)
+class LoraState:
+    """One optimiser step of the fine-tune: `step` counts from 1, `loss` is eq. 2's mean squared error before it."""
+
+    step: int
+    loss: float
+
+
+@contextlib.contextmanager
+def attached(model: sd.Model, settings) -> Iterator[list[torch.nn.Parameter]]:
+    """Hang a fresh, trainable adapter on the U-Net's attention; taken off again at the end, whatever happens.
+
+    Yields its parameters (float32). Fresh it is the identity: down ~ N(0, 1/rank) from settings.seed, up = 0. Read
+    the result with `weights_of` before the block ends. Raises InputError if the U-Net carries an adapter already.
+    """
+    from peft import LoraConfig
+
+    if getattr(model.unet, "peft_config", None):
+        raise InputError(
+            "model: its U-Net carries an adapter already; leave the other `attached` block first"
+        )
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_rank,
+        init_lora_weights="gaussian",
+        target_modules=list(settings.lora_targets),
+    )
+    try:
+        with torch.random.fork_rng(devices=[]):  # peft draws from the global stream; ours is drawn below
+            model.unet.add_adapter(config, adapter_name=ADAPTER)
+        params = _reset(model, settings)
+        yield params
+    finally:
+        model.unet.unload_lora()
+        model.unet.requires_grad_(False)
+
+
+def _reset(model: sd.Model, settings) -> list[torch.nn.Parameter]:
+    """Draw the adapter's weights anew from an explicit generator, the same on every device; make them trainable."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    params = []
+    for name, param in model.unet.named_parameters():
+        if f".{ADAPTER}." not in name:
+            param.requires_grad_(False)
+            continue
+        param.data = param.data.float()
+        if ".lora_A." in name:
+            param.data.copy_(torch.randn(param.shape, generator=generator) / settings.lora_rank)
+        else:
+            param.data.zero_()
+        params.append(param.requires_grad_(True))
+    return params
+
+
+def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[LoraState]:
+    """Train the attached adapter on one picture (eq. 2), `settings.lora_steps` AdamW steps; yields each one's loss.
+
+    z_dist  (mean, std) of the picture's latent, (1, 4, h, w) each, encoded once; every sample of every step draws
+            its own latent, noise and timestep (uniform over the schedule) from settings.seed
+    cond    (1, 77, c), the prompt
+
+    Stopping early, also by Ctrl-C, keeps the adapter as trained so far. Raises InputError when no adapter is attached
+    or the loss is no number.
+    """
+    params = [p for p in model.unet.parameters() if p.requires_grad]
+    if not params:
+        raise InputError(
+            "model: no adapter is attached; wrap the call in `with lora.attached(model, settings):`"
+        )
+    optimiser = torch.optim.AdamW(params, settings.lora_lr, weight_decay=WEIGHT_DECAY)
+    generator = torch.Generator().manual_seed(settings.seed + 1)
+    scale = sd.grad_scale(model)
+    for step in range(1, settings.lora_steps + 1):
+        z, t, target = _draw(model, z_dist, settings.lora_batch, generator)
+        with torch.enable_grad(), sd.memory_errors("lora_batch or the picture's side"):
+            loss = (sd.predict(model, z, t, cond) - target).square().mean()
+            grads = torch.autograd.grad(loss * scale, params)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NotFiniteError(
+                f"fine-tune: the loss is {value} at step {step}; lower lora_lr or load with dtype='fp32'"
+            )
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad / scale
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        yield LoraState(step, value)
+
+
+def _draw(model: sd.Model, z_dist, batch: int, generator: torch.Generator):
+    """A training batch: noised latents, their timesteps, and what the model should answer (noise or v)."""
+    mean, std = (part.float().cpu() for part in z_dist)
+    shape = (batch, *mean.shape[1:])
+    clean = mean + std * torch.randn(shape, generator=generator)
+    noise = torch.randn(shape, generator=generator)
+    t = torch.randint(0, len(model.abar), (batch,), generator=generator)
+    signal = model.abar[t].sqrt().view(-1, 1, 1, 1)
+    rest = (1 - model.abar[t]).sqrt().view(-1, 1, 1, 1)
+    target = noise if model.prediction_type == "epsilon" else signal * noise - rest * clean
+    return (signal * clean + rest * noise).to(model.device), t.to(model.device), target.to(model.device)
+
+
+def weights_of(model: sd.Model) -> dict[str, torch.Tensor]:
+    """The attached adapter's weights, copied to the CPU, by their names in a diffusers file."""
+    found = {}
+    for name, param in model.unet.named_parameters():
+        for peft_name, suffix in ((f".lora_A.{ADAPTER}.weight", DOWN), (f".lora_B.{ADAPTER}.weight", UP)):
+            if name.endswith(peft_name):
+                found[PREFIX + name.removesuffix(peft_name) + suffix] = param.detach().float().cpu().clone()
+    if not found:
+        raise InputError("model: no adapter is attached, so there are no weights to read")
+    return found
+
+
+def _deltas(model: sd.Model, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """up @ down in float32 by the name of the U-Net parameter it is added to; checks names and shapes."""
+    ours = {n: p.shape for n, p in model.unet.named_parameters()}
+    found = {}
+    for key, down in weights.items():
+        if not key.endswith(DOWN):
+            continue
+        name = key.removeprefix(PREFIX).removesuffix(DOWN) + ".weight"
+        delta = weights[key.removesuffix(DOWN) + UP].float() @ down.float()
+        if ours.get(name) != delta.shape:
+            raise InputError(
+                f"LoRA: {key} does not fit this model ({name}: {ours.get(name)}); it was made for another one"
+            )
+        found[name] = delta
+    return found
+
+
+def merged(model: sd.Model, weights: dict[str, torch.Tensor]) -> sd.Model:
+    """A second Model whose U-Net has the adapter added to its weights; the first stays as it is, bit for bit.
+
+    Only the adapted matrices are new memory. With no weights the answer is still a private copy (`sd.private`).
+    """
+    deltas = _deltas(model, weights)
+    own = sd.private(model, own=deltas.__contains__)
+    _add(own, deltas)
+    return own
+
+
+@contextlib.contextmanager
+def applied(model: sd.Model, weights: dict[str, torch.Tensor]) -> Iterator[sd.Model]:
+    """The adapter added to the model's own weights inside the block; the old bits are put back at its end."""
+    deltas = _deltas(model, weights)
+    params = dict(model.unet.named_parameters())
+    kept = {name: params[name].detach().clone() for name in deltas}
+    try:
+        _add(model, deltas)
+        yield model
+    finally:
+        with torch.no_grad():
+            for name, old in kept.items():
+                params[name].copy_(old)
+
+
+def _add(model: sd.Model, deltas: dict[str, torch.Tensor]) -> None:
+    """Add in float32 and round once to the weights' dtype."""
+    params = dict(model.unet.named_parameters())
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            params[name].copy_(params[name].float() + delta.to(params[name].device))
+
+
+def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
+    """Write a diffusers LoRA file, whole or not at all; `StableDiffusionPipeline.load_lora_weights` reads it."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(handle)
+    try:
+        save_file({k: v.contiguous() for k, v in weights.items()}, fresh, metadata={"format": "pt"})
+        os.replace(fresh, path)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Read a LoRA file of the U-Net back: what `save` wrote, or peft's spelling of it; an alpha is folded in."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        raw = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"LoRA: {path} cannot be read ({error}); make it again with `lora.save`") from error
+    alphas, found = {}, {}
+    for key, value in raw.items():
+        for junk in STRIPPED:
+            key = key.replace(junk, "")
+        for other, ours in OTHER_NAMES.items():
+            key = key.replace(other, ours)
+        if key.endswith(".alpha"):
+            alphas[key.removesuffix(".alpha").removesuffix(".lora")] = float(value)
+        elif key.startswith(PREFIX) and key.endswith((DOWN, UP)):
+            found[key] = value
+    if not found:
+        raise InputError(
+            f"LoRA: {path} holds no U-Net weights named {PREFIX}….lora.down.weight; it is another kind of file"
+        )
+    for name, alpha in alphas.items():
+        if name + UP in found:
+            found[name + UP] = found[name + UP] * (alpha / found[name + DOWN].shape[0])
+    return found

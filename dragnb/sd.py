@@ -1,0 +1,264 @@
+"""The model: the one room that holds a Stable Diffusion 1 and knows how to encode, decode, embed and predict.
+
+One `Model` serves the bundled clay model (AutoencoderTiny, 256 px) and SD 1.5 (AutoencoderKL, 512 px) alike. Latents
+are float32 whatever the weights are, in the autoencoder's scaled units; pictures are (1, 3, h, w) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dragnb import ddim, sources, weights
+from dragnb.errors import InputError
+
+FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
+KEPT_MODELS = 2  # how many loaded models a process keeps
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A frozen Stable Diffusion 1: parts in eval mode, no parameter asks for a gradient.
+
+    abar             (1000,) float32 on the CPU, the cumulative signal fraction per training timestep
+    prediction_type  "epsilon" or "v_prediction"
+    scaling_factor   latent = autoencoder output times this; read from the autoencoder's config
+    dtype            of the U-Net's weights; the autoencoder and the text encoder are float32
+    name, hash       what was asked for; sha256 of the weights (not of the path)
+    side             the picture side the model was trained at, in pixels
+    """
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    abar: torch.Tensor
+    prediction_type: str
+    scaling_factor: float
+    device: torch.device
+    dtype: torch.dtype
+    name: str
+    hash: str
+    side: int
+
+    @property
+    def factor(self) -> int:
+        """Picture pixels per latent cell, a side."""
+        return pixels_per_cell(self.vae)
+
+
+def pixels_per_cell(vae) -> int:
+    """How many picture pixels, a side, one latent cell of this autoencoder stands for."""
+    channels = getattr(vae.config, "block_out_channels", None) or vae.config.decoder_block_out_channels
+    return 2 ** (len(channels) - 1)
+
+
+_loaded: OrderedDict[tuple, Model] = OrderedDict()
+
+
+def load(
+    model: str | Model = "clay", device: str = "auto", dtype: str = "auto", config: str | None = None
+) -> Model:
+    """Load a Stable Diffusion 1 once per process; the same request gives the same object again.
+
+    model   "clay" (bundled), "sd15", a hub id, a diffusers folder, or a single .safetensors file
+    device  "auto" (CUDA, else Apple's MPS, else CPU) or one by name
+    dtype   of the U-Net: "auto" (fp32; bf16 or, on older cards, fp16 on CUDA), "fp32", "fp16", "bf16"
+    config  for a single file only: a diffusers folder whose configs and tokenizer to use instead of SD 1.5's
+
+    Raises InputError for what is no model, is of another family, is a pickle, or cannot be had here.
+    """
+    if isinstance(model, Model):
+        return model
+    where = pick_device(device)
+    weights_dtype = pick_dtype(dtype, where)
+    source = sources.resolve(model, config)
+    key = (str(source.path), str(source.config), str(where), weights_dtype, source.stamp())
+    if key not in _loaded:
+        with memory_errors("the size of the model, or dtype='fp16'"), weights.quiet():
+            parts = weights.read_parts(source, weights_dtype)
+            _loaded[key] = assemble(
+                *parts, device=where, dtype=weights_dtype, name=str(model), hash=source.hash()
+            )
+    _loaded.move_to_end(key)
+    while len(_loaded) > KEPT_MODELS:
+        _loaded.popitem(last=False)
+    return _loaded[key]
+
+
+def assemble(
+    unet,
+    vae,
+    text_encoder,
+    tokenizer,
+    scheduler,
+    *,
+    device="cpu",
+    dtype=torch.float32,
+    name="memory",
+    hash=None,
+) -> Model:
+    """A Model of parts already in memory (moved to `device`, frozen); `scheduler` gives betas and prediction type.
+
+    Without `hash` the weights themselves are hashed, so that cached results never outlive a change of weights.
+    """
+    device = torch.device(device)
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise InputError(
+            f"model {name}: prediction_type = {prediction!r} is not served; use an epsilon or v_prediction model"
+        )
+    for part, kind in ((unet, dtype), (vae, torch.float32), (text_encoder, torch.float32)):
+        if any(p.dtype != kind for p in part.parameters()):
+            part.to(kind)
+        part.to(device).eval().requires_grad_(False)
+    return Model(
+        unet, vae, text_encoder, tokenizer, scheduler.alphas_cumprod.float().cpu(), prediction,
+        float(vae.config.scaling_factor), device, dtype, name,
+        hash or weights.hash_modules(unet, vae, text_encoder), int(unet.config.sample_size) * pixels_per_cell(vae),
+    )  # fmt: skip
+
+
+def private(model: Model, own: Callable[[str], bool] = lambda name: False) -> Model:
+    """A second Model over the same weights: hooks, adapters and processors put on it leave the first untouched.
+
+    Only the U-Net's module tree is copied; its parameters are shared, but for those whose name `own` accepts.
+    """
+    shared = {id(p): p for n, p in model.unet.named_parameters() if not own(n)}
+    shared |= {id(b): b for b in model.unet.buffers()}
+    return dataclasses.replace(model, unet=copy.deepcopy(model.unet, shared))
+
+
+def pick_device(device: str) -> torch.device:
+    """The device by name; "auto" takes CUDA, then MPS, then the CPU. Raises InputError if it is not there."""
+    mps = torch.backends.mps.is_available()
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device = {device!r} is no device; use 'auto', 'cpu', 'cuda' or 'mps'") from error
+    if found.type == "cuda" and (
+        not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(
+            f"device = {device!r}: torch sees no such CUDA device here; use device='auto' or 'cpu'"
+        )
+    if found.type == "mps" and not mps:
+        raise InputError("device = 'mps': torch sees no Apple GPU here; use device='auto' or 'cpu'")
+    return found
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The U-Net's dtype by name; "auto" is half precision on CUDA and float32 elsewhere."""
+    names = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    names |= {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype in names.values():
+        return dtype
+    if dtype == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if dtype not in names:
+        raise InputError(f"dtype = {dtype!r} is unknown; use 'auto', 'fp32', 'fp16' or 'bf16'")
+    return names[dtype]
+
+
+@torch.no_grad()
+def encode_dist(model: Model, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the latent of `x`, (b, 3, h, w) in [-1, 1] -> two (b, 4, h/8, w/8), scaled.
+
+    AutoencoderTiny has no distribution: its std is zero.
+    """
+    out = model.vae.encode(x.to(model.device, torch.float32))
+    if hasattr(out, "latent_dist"):
+        mean, std = out.latent_dist.mean, out.latent_dist.std
+    else:
+        mean, std = out.latents, torch.zeros_like(out.latents)
+    return ddim.require_finite(mean * model.scaling_factor, "the encoded picture"), std * model.scaling_factor
+
+
+def encode(model: Model, x: torch.Tensor, sample: bool = False, generator: torch.Generator | None = None):
+    """The scaled latent of `x`: the posterior's mean, or, with `sample`, one draw of it by a CPU `generator`."""
+    mean, std = encode_dist(model, x)
+    if not sample:
+        return mean
+    return mean + std * torch.randn(mean.shape, generator=generator).to(mean)
+
+
+@torch.no_grad()
+def decode(model: Model, z: torch.Tensor) -> torch.Tensor:
+    """The picture of a scaled latent, (b, 3, 8h, 8w) float32 clamped to [-1, 1]. Raises NotFiniteError on NaN."""
+    ddim.require_finite(z, "the latent to decode")
+    x = model.vae.decode(z.to(model.device, torch.float32) / model.scaling_factor).sample
+    return ddim.require_finite(x, "the decoded picture").clamp(-1, 1)
+
+
+@torch.no_grad()
+def embed(model: Model, prompt: str) -> torch.Tensor:
+    """The prompt as the U-Net's condition, (1, 77, c) float32. Longer prompts are cut at 77 tokens."""
+    length = model.text_encoder.config.max_position_embeddings
+    ids = model.tokenizer(
+        prompt, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    ).input_ids  # fmt: skip
+    return model.text_encoder(ids.to(model.device))[0].float()
+
+
+def predict(model: Model, z: torch.Tensor, t, cond: torch.Tensor) -> torch.Tensor:
+    """The U-Net's own output at (z, t) in float32: noise or v, as the model was trained. t: a number or (b,)."""
+    steps = torch.as_tensor(t, device=model.device)
+    cond = cond.to(model.device, model.dtype)
+    if cond.shape[0] != z.shape[0]:
+        cond = cond.expand(z.shape[0], -1, -1)
+    return model.unet(z.to(model.device, model.dtype), steps, cond).sample.float()
+
+
+def eps(model: Model, z: torch.Tensor, t: int, cond: torch.Tensor) -> torch.Tensor:
+    """The noise the model sees in z at timestep t, float32, same shape as z; v-prediction is converted."""
+    out = predict(model, z, t, cond)
+    return ddim.to_eps(out, z, ddim.abar_at(model.abar, t), model.prediction_type)
+
+
+def eps_fn(model: Model, cond: torch.Tensor, guidance: float = 1.0, uncond: torch.Tensor | None = None):
+    """A callable (z, t) -> eps without gradients, for `ddim.invert` and `ddim.sample`.
+
+    guidance 1 asks the model once with `cond`; any other value asks once with [uncond, cond] stacked and returns
+    uncond + guidance * (cond - uncond) (classifier-free guidance). `uncond` defaults to the empty prompt.
+    """
+    if guidance != 1.0 and uncond is None:
+        uncond = embed(model, "")
+
+    @torch.no_grad()
+    def fn(z: torch.Tensor, t: int) -> torch.Tensor:
+        if guidance == 1.0:
+            return eps(model, z, t, cond)
+        rows = torch.cat([uncond.expand(len(z), -1, -1), cond.expand(len(z), -1, -1)])
+        free, told = eps(model, torch.cat([z, z]), t, rows).chunk(2)
+        return free + guidance * (told - free)
+
+    return fn
+
+
+def grad_scale(model: Model) -> float:
+    """What to multiply a mean-reduced loss by before its backward pass, and divide the gradient by after it."""
+    return FP16_GRAD_SCALE if model.dtype == torch.float16 else 1.0
+
+
+@contextlib.contextmanager
+def memory_errors(remedy: str):
+    """Turn running out of memory inside the block into an InputError that says what lowers it."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InputError(f"out of memory ({error}); lower {remedy}") from error
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise InputError(f"out of memory ({error}); lower {remedy}") from error
