@@ -73,7 +73,7 @@ def test_keys_do_not_depend_on_order_or_on_where_an_array_lives(cache):
 
 
 def test_a_key_is_the_same_on_every_machine(cache):
-    assert cache.key(steps=50, prompt="a cat", lam=0.1).startswith("e4f0"), "raise FORMAT if this must change"
+    assert cache.key(steps=50, prompt="a cat", lam=0.1).startswith("488d"), "raise FORMAT if this must change"
 
 
 @dataclasses.dataclass
