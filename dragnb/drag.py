@@ -49,6 +49,12 @@ def inside(yx: Tensor, map_hw: tuple[int, int]) -> Tensor:
     return torch.minimum(yx.clamp_min(0), yx.new_tensor(map_hw) - 1)
 
 
+def map_size(model: sd.Model, z: Tensor, settings) -> tuple[int, int]:
+    """The map in whose cells points count: settings.supersample times the canvas, at least 1 x 1."""
+    factor = model.factor * settings.supersample
+    return tuple(max(1, round(n * factor)) for n in z.shape[-2:])
+
+
 def _size(feat: Tensor, map_hw: tuple[int, int] | None) -> tuple[int, int]:
     return tuple(feat.shape[-2:]) if map_hw is None else map_hw
 
@@ -116,8 +122,7 @@ class _Problem:
     """What stays fixed while one latent is optimised, and the loss at a latent."""
 
     def __init__(self, model: sd.Model, z_t: Tensor, t: int, cond, handles, targets, mask, settings, map_hw):
-        factor = model.factor * settings.supersample
-        self.map_hw = map_hw or tuple(max(1, round(n * factor)) for n in z_t.shape[-2:])
+        self.map_hw = map_hw or map_size(model, z_t, settings)
         self.model, self.t, self.cond, self.settings = model, t, cond, settings
         self.anchors, self.targets = handles, targets
         self.abar = ddim.abar_at(model.abar, t)

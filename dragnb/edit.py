@@ -1,0 +1,197 @@
+"""One whole edit as a generator of events: load, encode, fine-tune, invert, drag, denoise, decode, done.
+
+What comes before the drag is kept on disk (`prepare`), so a second drag on one picture repeats the drag, the
+denoising and the decoding only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from dragnb import attention, ddim, drag, sd
+from dragnb.config import Settings, profile
+from dragnb.errors import InputError
+from dragnb.prepare import Cancelled, Event, Prepared, Reporter, prepare, stages
+from dragnb.store import Store
+from dragnb.task import DragTask
+
+__all__ = ["STAGES", "Event", "Prepared", "Result", "denoise", "edit", "prepare", "run"]
+
+STAGES = ("load", "encode", "finetune", "invert", "drag", "denoise", "decode", "done")
+LOWER_MEMORY = "`side` or lora_batch, or load the model with dtype='fp16'"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished edit.
+
+    image        uint8 (height, width, 3), the task's own size
+    states       the drag's, first to last; z: the denoised latent, (1, 4, h, w)
+    timings      seconds by stage; from_cache: the stages that were read from disk
+    interrupted  Ctrl-C came; the image is the best there was
+    """
+
+    image: np.ndarray
+    task: DragTask
+    settings: Settings
+    prepared: Prepared
+    states: tuple[drag.DragState, ...]
+    z: Tensor
+    timings: dict[str, float]
+    from_cache: frozenset[str]
+    interrupted: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Did the tracker see every handle arrive?"""
+        return self.states[-1].reached
+
+    @property
+    def losses(self) -> list[float]:
+        """Eq. 3 at every state."""
+        return [state.loss for state in self.states]
+
+    @cached_property
+    def tracks_xy(self) -> np.ndarray:
+        """(states, n, 2) where the handles were seen, in picture pixels."""
+        frame, map_hw = self.prepared.frame, self.prepared.map_hw
+        return np.stack([frame.yx_to_xy(state.handles_yx, map_hw).numpy() for state in self.states])
+
+
+def run(
+    task: DragTask,
+    model: str | sd.Model = "clay",
+    settings: Settings | None = None,
+    store: Store | None = None,
+    cancel: Callable[[], bool] | None = None,
+    side: int | None = None,
+) -> Iterator[Event]:
+    """Edit a picture; yields an Event per step, the last one ("done") with the Result.
+
+    settings  default: the profile "fast"
+    store     where stages are kept; default: the user's cache folder
+    cancel    asked between events (a callable, or a threading.Event): once true the generator ends without a result
+    side      the canvas' longer side in pixels, default the model's own; lower it to save memory
+
+    Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
+    that stage early and yields the best so far (`interrupted`); before the drag it is raised.
+    """
+    settings = profile("fast") if settings is None else settings
+    for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
+        if not isinstance(value, kind):
+            raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
+    report = Reporter(cancel)
+    with contextlib.suppress(Cancelled), sd.memory_errors(LOWER_MEMORY):
+        prepared = yield from stages(task, model, settings, store or Store(), side, report)
+        yield from _finish(task, prepared, report)
+
+
+def _finish(task: DragTask, prepared: Prepared, report: Reporter):
+    """Drag, denoise, decode."""
+    report.begin("drag")
+    states, stopped = yield from _drag(task, prepared, report)
+    report.begin("denoise")
+    z, cut_short = yield from _denoise(prepared, states[-1].z, report)
+    report.begin("decode")
+    image = prepared.frame.from_canvas(sd.decode(prepared.model, z))
+    yield from report(1, 1)
+    timings = dict(report.timings)
+    result = Result(
+        image,
+        task,
+        prepared.settings,
+        prepared,
+        tuple(states),
+        z,
+        timings,
+        prepared.from_cache,
+        stopped or cut_short,
+    )
+    report.begin("done")
+    yield from report(1, 1, result)
+
+
+def _drag(task: DragTask, prepared: Prepared, report: Reporter):
+    """All states of the drag, and whether Ctrl-C ended it."""
+    handles, targets = prepared.points_yx(task.handles), prepared.points_yx(task.targets)
+    mask = None if task.free else prepared.mask_cells(task.mask)
+    states: list[drag.DragState] = []
+    settings = prepared.settings
+    try:
+        for state in drag.optimise(
+            prepared.model,
+            prepared.z_t,
+            prepared.ts[0],
+            prepared.cond,
+            handles,
+            targets,
+            mask,
+            settings,
+            prepared.map_hw,
+        ):
+            states.append(state)
+            yield from report(state.step, settings.drag_steps, state)
+    except KeyboardInterrupt:
+        if not states:
+            raise
+        return states, True
+    return states, False
+
+
+def denoise(prepared: Prepared, z: Tensor, reference: bool = True) -> Iterator[ddim.SampleState]:
+    """Walk a latent at ts[0] down to the picture, under reference control where it was prepared (§3.4)."""
+    eps_fn = prepared.eps_fn()
+    with contextlib.ExitStack() as stack:
+        if reference and prepared.kv is not None:
+            stack.enter_context(
+                attention.referenced(prepared.model, prepared.kv, prepared.settings.ref_blocks)
+            )
+            eps_fn = prepared.kv.follow(eps_fn, prepared.controlled)
+        yield from ddim.sample(eps_fn, z, prepared.model.abar, prepared.ts)
+
+
+def _denoise(prepared: Prepared, z: Tensor, report: Reporter):
+    """The denoised latent, and whether Ctrl-C cut it short: then it is what the model last took the picture for."""
+    state = None
+    try:
+        for state in denoise(prepared, z):
+            yield from report(state.i + 1, len(prepared.ts), state)
+    except KeyboardInterrupt:
+        if state is None:
+            raise
+        abar = ddim.abar_at(prepared.model.abar, state.t)
+        return ddim.ddim_move(state.z, state.eps, abar, abar.new_ones(())), True
+    return state.z_next, False
+
+
+def edit(
+    task: DragTask,
+    model: str | sd.Model = "clay",
+    settings: Settings | None = None,
+    store: Store | None = None,
+    side: int | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Result:
+    """Edit a picture and return the Result; arguments as in `run`, `on_event` is called with every event.
+
+    Ctrl-C while dragging or denoising returns the best so far.
+    """
+    events, event, interrupt = run(task, model, settings, store, side=side), None, None
+    while True:
+        try:
+            event = next(events) if interrupt is None else events.throw(interrupt)
+            interrupt = None
+            if on_event is not None:
+                on_event(event)
+        except StopIteration:
+            return event.data
+        except KeyboardInterrupt as error:
+            if events.gi_frame is None:  # it passed through the edit itself: there was nothing to show yet
+                raise
+            interrupt = error

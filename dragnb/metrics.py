@@ -1,0 +1,92 @@
+"""Figures: how alike two pictures are, and how far points lie from where they should be.
+
+A picture is uint8 (h, w, 3), or a float tensor (1, 3, h, w) or (3, h, w) in [-1, 1]; both may be mixed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dragnb.errors import InputError
+
+SSIM_SIDE, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004
+SSIM_K1, SSIM_K2 = 0.01, 0.03
+
+
+def as_unit(image) -> Tensor:
+    """A picture of either convention as (1, 3, h, w) float64 in [0, 1]."""
+    if isinstance(image, Tensor) and image.is_floating_point():
+        x = image.detach().cpu().double()
+        x = (x if x.ndim == 4 else x[None]).clamp(-1, 1) / 2 + 0.5
+    else:
+        array = np.asarray(image)
+        if array.dtype != np.uint8 or array.ndim != 3:
+            raise InputError(
+                f"picture: {array.dtype} {array.shape}; give uint8 (h, w, 3) or a float tensor in [-1, 1]"
+            )
+        x = torch.from_numpy(array.copy()).permute(2, 0, 1)[None].double() / 255
+    if x.ndim != 4 or x.shape[:2] != (1, 3):
+        raise InputError(f"picture: shape {tuple(x.shape)}; one picture of three colours is needed")
+    return x
+
+
+def _pair(a, b) -> tuple[Tensor, Tensor]:
+    a, b = as_unit(a), as_unit(b)
+    if a.shape != b.shape:
+        raise InputError(
+            f"pictures: {tuple(a.shape[2:])} against {tuple(b.shape[2:])}; both must have one size"
+        )
+    return a, b
+
+
+def psnr(a, b, mask=None) -> float:
+    """Peak signal-to-noise ratio in dB, infinite for equal pictures; the peak is the full range of a pixel.
+
+    mask  (h, w) or (1, 1, h, w), true where pixels count; give the inverse of a drag's mask for "the rest"
+    """
+    a, b = _pair(a, b)
+    error = (a - b).square().mean(dim=(0, 1))
+    if mask is not None:
+        counted = torch.as_tensor(np.asarray(mask)).reshape(error.shape) > 0
+        if not counted.any():
+            raise InputError("mask: it is empty, so no pixel counts; leave it out for the whole picture")
+        error = error[counted]
+    mean = error.mean().item()
+    return math.inf if mean == 0 else -10 * math.log10(mean)
+
+
+def ssim(a, b) -> float:
+    """Structural similarity (Wang et al. 2004), 1 for equal pictures: Gaussian window of 11, mean over colours."""
+    a, b = _pair(a, b)
+    if min(a.shape[-2:]) < SSIM_SIDE:
+        raise InputError(f"pictures: {tuple(a.shape[2:])} is smaller than the {SSIM_SIDE}-pixel window")
+    line = torch.arange(SSIM_SIDE, dtype=torch.float64) - SSIM_SIDE // 2
+    line = torch.exp(-(line**2) / (2 * SSIM_SIGMA**2))
+    kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, -1, -1)
+    mean_a, mean_b, aa, bb, ab = (F.conv2d(x, kernel, groups=3) for x in (a, b, a * a, b * b, a * b))
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
+    structure = (2 * (ab - mean_a * mean_b) + c2) / (aa - mean_a**2 + bb - mean_b**2 + c2)
+    return ((2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * structure).mean().item()
+
+
+def distances(found, wanted) -> Tensor:
+    """(n,) Euclidean distances between two lists of points (n, 2), in their own unit."""
+    found, wanted = (torch.as_tensor(np.asarray(p)).double() for p in (found, wanted))
+    if found.shape != wanted.shape or found.ndim != 2 or found.shape[1] != 2:
+        raise InputError(f"points: {tuple(found.shape)} against {tuple(wanted.shape)}; give two lists (n, 2)")
+    return (found - wanted).norm(dim=1)
+
+
+def mean_distance(found, wanted) -> float:
+    """Mean distance between points and where they should be (the paper's MD, given the points found)."""
+    return distances(found, wanted).mean().item()
+
+
+def pck(found, wanted, radius: float) -> float:
+    """Percentage of correct keypoints as a fraction: how many points lie within `radius` of where they should."""
+    return (distances(found, wanted) <= radius).double().mean().item()
