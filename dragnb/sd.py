@@ -119,6 +119,8 @@ def assemble(
         if any(p.dtype != kind for p in part.parameters()):
             part.to(kind)
         part.to(device).eval().requires_grad_(False)
+    if device.type != "mps":
+        unet.to(memory_format=torch.channels_last)  # the same numbers, convolutions some per cent faster
     return Model(
         unet, vae, text_encoder, tokenizer, scheduler.alphas_cumprod.float().cpu(), prediction,
         float(vae.config.scaling_factor), device, dtype, name,

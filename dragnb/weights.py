@@ -74,7 +74,7 @@ def hash_modules(*modules: torch.nn.Module) -> str:
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 
@@ -129,10 +129,10 @@ def read_parts(source: Source, dtype: torch.dtype):
     options = {"local_files_only": True, "use_safetensors": True}
     try:
         unet = diffusers.UNet2DConditionModel.from_pretrained(
-            root, subfolder="unet", torch_dtype=dtype, **options
+            root, subfolder="unet", dtype=dtype, **options
         )
         vae = getattr(diffusers, kind).from_pretrained(
-            root, subfolder="vae", torch_dtype=torch.float32, **options
+            root, subfolder="vae", dtype=torch.float32, **options
         )
         text = transformers.CLIPTextModel.from_pretrained(
             root, subfolder="text_encoder", dtype=torch.float32, **options

@@ -1,0 +1,262 @@
+"""The model room: loading, refusing, encoding, and what the U-Net is asked."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from dragnb import sd, sources
+from dragnb.clay import model as clay_model
+from dragnb.errors import InputError
+
+
+@pytest.fixture
+def folder(smoke_folder, tmp_path):
+    """A copy of the smoke folder that a test may spoil."""
+    return shutil.copytree(smoke_folder, tmp_path / "model")
+
+
+def rewrite(path, **changes):
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in {**data, **changes}.items() if v is not None}))
+
+
+def test_a_model_is_loaded_once_per_process(smoke, smoke_folder):
+    assert sd.load(str(smoke_folder), device="cpu") is smoke
+    assert sd.load(smoke) is smoke
+
+
+def test_a_loaded_model_is_frozen_float32_and_knows_its_size(smoke):
+    assert not any(p.requires_grad for part in (smoke.unet, smoke.vae, smoke.text_encoder) for p in part.parameters())
+    assert not smoke.unet.training
+    assert {p.dtype for p in smoke.unet.parameters()} == {torch.float32}
+    assert (smoke.side, smoke.factor) == (256, 8)
+
+
+def test_the_hash_follows_the_weights_and_not_the_path(smoke, folder):
+    assert sd.load(str(folder), device="cpu").hash == smoke.hash
+    other = clay_model.save_folder(clay_model.build("smoke", seed=1), folder)
+    assert sd.load(str(other), device="cpu").hash != smoke.hash
+
+
+def test_parts_in_memory_are_hashed_by_their_weights():
+    def hashed(seed):
+        parts = clay_model.build("smoke", seed)
+        return sd.assemble(parts.unet, parts.vae, parts.text_encoder, parts.tokenizer, parts.scheduler).hash
+
+    assert hashed(0) == hashed(0) != hashed(1)
+
+
+def test_eps_is_what_the_plain_diffusers_pipeline_predicts(smoke, smoke_folder):
+    pipe = StableDiffusionPipeline.from_pretrained(smoke_folder, dtype=torch.float32)
+    z = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    told, _ = pipe.encode_prompt("a red fox", "cpu", 1, False)
+
+    with torch.no_grad():
+        expected = pipe.unet(z, 681, told).sample
+
+    assert torch.equal(sd.embed(smoke, "a red fox"), told)
+    torch.testing.assert_close(sd.eps(smoke, z, 681, told), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_guidance_one_asks_once_and_others_blend(smoke):
+    z, cond, free = torch.randn(1, 4, 32, 32), sd.embed(smoke, "a dog"), sd.embed(smoke, "")
+    a, b = sd.eps_fn(smoke, cond)(z, 21), sd.eps_fn(smoke, free)(z, 21)
+    torch.testing.assert_close(sd.eps_fn(smoke, cond, 7.5)(z, 21), b + 7.5 * (a - b), atol=1e-4, rtol=1e-4)
+
+
+def test_v_prediction_is_honoured(smoke_folder, folder):
+    rewrite(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+    model = sd.load(str(folder), device="cpu")
+    z, cond = torch.randn(1, 4, 32, 32), sd.embed(model, "")
+    v, signal = sd.predict(model, z, 681, cond), model.abar[681]
+    torch.testing.assert_close(sd.eps(model, z, 681, cond), signal.sqrt() * v + (1 - signal).sqrt() * z)
+    assert model.hash != sd.load(str(smoke_folder), device="cpu").hash
+
+
+def test_the_scaling_factor_of_the_config_is_used_both_ways(smoke, folder):
+    rewrite(folder / "vae" / "config.json", scaling_factor=0.5)
+    halved, x = sd.load(str(folder), device="cpu"), torch.rand(1, 3, 64, 64) * 2 - 1
+    ratio = 0.5 / smoke.scaling_factor
+    torch.testing.assert_close(sd.encode(halved, x), sd.encode(smoke, x) * ratio)
+    torch.testing.assert_close(sd.decode(halved, sd.encode(halved, x)), sd.decode(smoke, sd.encode(smoke, x)))
+
+
+def test_an_autoencoder_kl_gives_its_mean_or_a_seeded_sample(smoke):
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8,) * 4, norm_num_groups=4, latent_channels=4,
+    )  # fmt: skip
+    parts = clay_model.build("smoke")
+    model = sd.assemble(parts.unet, vae, parts.text_encoder, parts.tokenizer, parts.scheduler)
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    mean, std = sd.encode_dist(model, x)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(7))
+    assert mean.shape == (1, 4, 8, 8) and (std > 0).all() and model.factor == 8
+    assert torch.equal(sd.encode(model, x), mean)
+    assert torch.equal(sd.encode(model, x, True, torch.Generator().manual_seed(7)), mean + std * noise)
+    assert sd.decode(model, mean).abs().max() <= 1
+
+
+def test_a_prompt_of_500_words_is_cut_at_77_tokens(smoke):
+    assert sd.embed(smoke, "cat " * 500).shape == (1, 77, 32)
+
+
+def test_nan_is_named_where_it_shows(smoke):
+    with pytest.raises(InputError, match="latent to decode holds NaN"):
+        sd.decode(smoke, torch.full((1, 4, 8, 8), float("nan")))
+    with pytest.raises(InputError, match="encoded picture holds NaN"):
+        sd.encode(smoke, torch.full((1, 3, 64, 64), float("nan")))
+
+
+def test_a_private_model_shares_weights_and_nothing_else(smoke):
+    own = sd.private(smoke)
+    assert own.unet.up_blocks[0] is not smoke.unet.up_blocks[0]
+    assert all(a is b for a, b in zip(own.unet.parameters(), smoke.unet.parameters(), strict=True))
+    own.unet.set_attn_processor(lambda attn, x, *args, **kwargs: x)
+    assert all(type(p).__name__ == "AttnProcessor2_0" for p in smoke.unet.attn_processors.values())
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "weights/diffusion.bin", "a.pt"])
+def test_pickles_are_refused_with_the_reason_and_the_way_out(name):
+    with pytest.raises(InputError, match="run any code.*save_pretrained"):
+        sd.load(name)
+
+
+def test_a_folder_with_only_pickled_weights_is_refused(folder):
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(InputError, match="unet/ only has pickled weights"):
+        sd.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"transformer": ["diffusers", "SD3Transformer2DModel"], "unet": None}, "SD 1|Stable Diffusion 1 family"),
+        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "Stable Diffusion 1 family"),
+        ({"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}, "Stable Diffusion 1 family"),
+    ],
+)
+def test_other_families_are_refused_by_their_index(folder, changes, said):
+    rewrite(folder / "model_index.json", **changes)
+    with pytest.raises(InputError, match=said):
+        sd.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"in_channels": 9}, "inpainting"),
+        ({"addition_embed_type": "text_time"}, "SDXL"),
+        ({"up_block_types": ["UpBlock2D"] * 3}, "four up blocks"),
+    ],
+)
+def test_other_unets_are_refused_by_their_config(folder, changes, said):
+    rewrite(folder / "unet" / "config.json", **changes)
+    with pytest.raises(InputError, match=said):
+        sd.load(str(folder))
+
+
+def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path, folder):
+    with pytest.raises(InputError, match=r"no model_index.json"):
+        sd.load(str(tmp_path / "cache" if (tmp_path / "cache").exists() else tmp_path))
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(InputError, match=r"part vae/ is missing"):
+        sd.load(str(folder))
+
+
+def test_torn_weights_are_an_error_that_says_download_again(folder):
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="download it again"):
+        sd.load(str(folder), device="cpu")
+
+
+def test_an_unknown_name_offers_the_nearest(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="'clya' is unknown; did you mean 'clay'"):
+        sd.load("clya")
+    monkeypatch.setenv("DRAGNB_MODELS", str(tmp_path))
+    monkeypatch.setattr(sources, "__file__", str(tmp_path / "site" / "dragnb" / "sources.py"))
+    with pytest.raises(InputError, match="set DRAGNB_MODELS"):
+        sd.load("clay")
+
+
+def test_dragnb_models_says_where_clay_lies(folder, monkeypatch):
+    folder.rename(folder.parent / "clay")
+    monkeypatch.setenv("DRAGNB_MODELS", str(folder.parent))
+    assert sources.clay_folder() == folder.parent / "clay"
+
+
+def test_no_network_is_a_clear_error(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(InputError, match="cannot be downloaded.*model='clay'"):
+        sd.load("sd15")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "mps", "toaster"])
+def test_a_device_that_is_not_there_is_named(device):
+    if device == "cuda" and torch.cuda.is_available() or device == "mps" and torch.backends.mps.is_available():
+        pytest.skip(f"{device} is there, so it cannot be missed")
+    with pytest.raises(InputError, match=f"device = '{device}'"):
+        sd.pick_device(device)
+
+
+def test_an_unknown_dtype_is_named():
+    with pytest.raises(InputError, match="dtype = 'fp8'"):
+        sd.pick_dtype("fp8", torch.device("cpu"))
+
+
+def test_half_precision_weights_leave_latents_in_float32(smoke_folder):
+    model = sd.load(str(smoke_folder), device="cpu", dtype="bf16")
+    z = torch.randn(1, 4, 32, 32)
+    assert {p.dtype for p in model.unet.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.vae.parameters()} == {torch.float32}
+    assert sd.eps(model, z, 21, sd.embed(model, "")).dtype == torch.float32
+
+
+def test_out_of_memory_says_what_lowers_it():
+    with pytest.raises(InputError, match="lower lora_batch"), sd.memory_errors("lora_batch"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="something else"), sd.memory_errors("lora_batch"):
+        raise RuntimeError("something else")
+
+
+def single_file(path, **shapes):
+    from safetensors.numpy import save_file
+
+    save_file({k: np.zeros(v, np.float16) for k, v in shapes.items()}, path)
+    return str(path)
+
+
+FIRST = "model.diffusion_model.input_blocks.0.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        ({"lora_unet_x.lora_down.weight": (1, 1)}, "a LoRA"),
+        ({FIRST: (1, 9, 1, 1)}, "inpainting"),
+        ({FIRST: (1, 4, 1, 1), "conditioner.embedders.0.x": (1,)}, "SDXL"),
+        ({FIRST: (1, 4, 1, 1), "cond_stage_model.model.x": (1,)}, "Stable Diffusion 2"),
+    ],
+)
+def test_single_files_of_other_families_are_refused_by_their_header(tmp_path, shapes, said):
+    with pytest.raises(InputError, match=said):
+        sd.load(single_file(tmp_path / "m.safetensors", **shapes), config=str(tmp_path))
+
+
+def test_a_single_file_that_is_missing_or_torn_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        sd.load(str(tmp_path / "none.safetensors"))
+    (tmp_path / "torn.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(InputError, match="no readable .safetensors"):
+        sd.load(str(tmp_path / "torn.safetensors"))
