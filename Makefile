@@ -1,0 +1,51 @@
+# make notebooks   runs the whole sequence of notebooks          make test   lint, tests, notebooks
+# make lab         opens JupyterLab on them                      make slow   the tests that take minutes
+# All set up .venv first. Choose with PYTHON=python3.12, VENV=dir, TORCH="torch==2.13.0+cpu --index-url ...".
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.dragnb-ready
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup notebooks test lab slow clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12'; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) \
+		|| { echo 'No virtual environment could be made. On Debian: apt install python3-venv'; exit 1; }
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks,test]'
+	@touch $@
+
+# ARGS reach the runner: make notebooks ARGS="--only 00 -p model sd15"
+notebooks: setup
+	$(BIN)/python tools/run_notebooks.py $(ARGS)
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PYTEST) tests notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=900 -p no:cacheprovider
+
+slow: setup
+	$(PYTEST) tests -m slow -p no:cacheprovider
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+clean:
+	rm -rf outputs build *.egg-info .pytest_cache .ruff_cache
+	find dragnb tests tools notebooks -name __pycache__ -prune -exec rm -rf {} +
+	@echo 'Kept: $(VENV)'

@@ -1,0 +1,91 @@
+"""What stands in several places says the same in all of them."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import dragnb
+
+ROOT = Path(dragnb.__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+COLAB = {  # what Google Colab had installed on 2026-08-19, with Python 3.13
+    "torch": "2.11.0",
+    "numpy": "2.1.3",
+    "pillow": "11.3.0",
+    "safetensors": "0.8.0",
+    "diffusers": "0.39.0",
+    "transformers": "5.15.0",
+    "peft": "0.20.0",
+    "accelerate": "1.14.0",
+    "scikit-learn": "1.6.1",
+    "matplotlib": "3.10.0",
+}
+
+
+def needs(*extras):
+    lists = [PROJECT["dependencies"], *(EXTRAS[name] for name in extras)]
+    return {r.name: r for r in map(Requirement, sum(lists, []))}
+
+
+def test_torch_as_make_installs_it_lies_in_the_packages_range():
+    version = re.search(r"^TORCH \?= torch==(\S+)$", MAKEFILE, re.M)[1]
+
+    assert version in needs()["torch"].specifier
+
+
+@pytest.mark.parametrize("name", COLAB)
+def test_colabs_own_version_satisfies_the_range_so_nothing_there_is_replaced(name):
+    assert COLAB[name] in needs()[name].specifier
+
+
+def test_colab_is_asked_for_nothing_of_jupyters_own():
+    assert {r.name for r in map(Requirement, EXTRAS["widgets"])} == {"ipycanvas"}
+    assert "3.13.15" in SpecifierSet(PROJECT["requires-python"])
+    assert not any("<" in str(r.specifier) for r in needs("widgets").values()), "no upper caps there"
+
+
+def test_torchvision_is_needed_nowhere():
+    assert "torchvision" not in needs(*EXTRAS)
+
+
+def test_the_conda_environment_and_make_install_extras_that_exist():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
+
+    assert environment["name"] == PROJECT["name"]
+    assert "python" + PROJECT["requires-python"] in environment["dependencies"]
+    for text in (*pip, MAKEFILE):
+        extras = re.search(r"\.\[([\w,]+)\]", text)[1].split(",")
+        assert set(extras) <= set(EXTRAS), f"no such extra in pyproject.toml: {extras}"
+
+
+def test_the_version_and_licence_are_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+    assert citation["version"] == dragnb.__version__
+    assert f"## {dragnb.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert citation["license"] == PROJECT["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2306.14435"
+
+
+def test_make_knows_every_target_it_promises():
+    for target in ("setup", "notebooks", "test", "lab", "slow", "clean"):
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_ci_script_is_sound_and_runs_both_commands():
+    script = ROOT / ".ci" / "run"
+
+    subprocess.run(["bash", "-n", script], check=True)
+    assert script.stat().st_mode & 0o111, "it must be executable"
+    assert {"make test", "make notebooks"} <= set(script.read_text().splitlines())

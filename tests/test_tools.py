@@ -1,0 +1,244 @@
+"""The runner of the notebooks tells the truth, and what goes back into them belongs to no machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import colab
+import nbformat
+import notebook_outputs
+import pytest
+import run_notebooks
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+PARAMETERS = 'out = "outputs"  # where results go\nsteps = 2  # how many'
+
+
+def write(folder, name, *sources):
+    """A notebook with a title, a cell of parameters and the given code cells."""
+    folder.mkdir(exist_ok=True)
+    cells = [new_markdown_cell("# A title"), new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+    book = new_notebook(cells=[*cells, *map(new_code_cell, sources)], metadata=KERNEL)
+    nbformat.write(book, folder / name)
+    return folder / name
+
+
+@pytest.fixture
+def books(tmp_path):
+    write(tmp_path / "books", "00_good.ipynb", "print(out, steps)")
+    return tmp_path / "books"
+
+
+def make_notebooks(books, *arguments):
+    return run_notebooks.main(["--notebooks", str(books), "--out", str(books.parent / "outputs"), *arguments])
+
+
+# running
+
+
+def test_each_notebook_gets_a_line_the_outputs_folder_and_what_was_asked_for(books, capfd):
+    write(books, "01_next.ipynb", "import os\nassert os.path.samefile('.', '../books')")
+
+    assert make_notebooks(books, "-p", "steps", "7") == 0
+
+    seen = capfd.readouterr()
+    assert [line.split()[0] for line in seen.out.splitlines()] == ["00_good", "01_next"]
+    assert all(line.endswith("ok") and " s " in line for line in seen.out.splitlines())
+    assert seen.err == "", "no kernel's noise"
+    ran = nbformat.read(books.parent / "outputs" / "00_good.ipynb", 4)
+    assert ran.cells[-1].outputs[0].text == "../outputs 7\n"
+
+
+def test_the_notebook_and_cell_that_failed_are_named_and_later_ones_not_run(books, capfd):
+    write(books, "01_bad.ipynb", "x = 1", "y = x / 0  # here\n")
+    write(books, "02_never.ipynb")
+
+    assert make_notebooks(books, "--only", "01", "02") == 1
+
+    seen = capfd.readouterr()
+    assert "01_bad" in seen.out and "FAILED" in seen.out and "02_never" not in seen.out
+    assert (
+        "01_bad.ipynb failed in cell [4]: y = x / 0  # here\nZeroDivisionError: division by zero" in seen.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("import time; time.sleep(60)", "timed out"), ("import os; os._exit(9)", "Kernel died")],
+)
+def test_a_cell_that_takes_too_long_or_kills_its_kernel_is_named(books, capfd, source, reason):
+    write(books, "01_bad.ipynb", source, "x = 1")
+
+    assert make_notebooks(books, "--only", "01", "--timeout", "1") == 1
+
+    message = capfd.readouterr().err
+    assert f"01_bad.ipynb failed in cell [3]: {source}" in message and reason in message
+
+
+def test_an_unknown_parameter_is_an_error_before_anything_runs(books, capfd):
+    assert make_notebooks(books, "-p", "step", "7") == 1
+
+    seen = capfd.readouterr()
+    assert "-p step: no notebook has this parameter; did you mean steps?" in seen.err
+    assert seen.out == ""
+
+
+def test_a_name_that_matches_no_notebook_or_an_empty_folder_is_an_error(books, tmp_path, capfd):
+    assert make_notebooks(books, "--only", "07") == 1
+    assert "--only 07: no such notebook; there are 00_good" in capfd.readouterr().err
+    assert make_notebooks(tmp_path) == 1
+    assert "holds no notebook named like 00_name.ipynb" in capfd.readouterr().err
+
+
+def test_a_file_that_is_no_notebook_is_named(books, capfd):
+    (books / "01_broken.ipynb").write_text("{")
+
+    assert make_notebooks(books) == 1
+    assert "01_broken.ipynb cannot be read as a notebook" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        ("true", True),
+        ("None", None),
+        ("[1, 2]", [1, 2]),
+        ("sd15", "sd15"),
+        ("a/b c", "a/b c"),
+    ],
+)
+def test_parameters_from_the_command_line_are_read_as_literals_else_as_text(text, value):
+    assert run_notebooks.literal(text) == value
+
+
+# outputs that go back
+
+
+def test_outputs_go_back_without_papermills_traces_and_the_source_is_unchanged(books):
+    before = nbformat.read(books / "00_good.ipynb", 4)
+
+    assert make_notebooks(books, "--commit-outputs") == 0
+
+    after = nbformat.read(books / "00_good.ipynb", 4)
+    assert [(c.id, c.source, c.metadata) for c in after.cells] == [
+        (c.id, c.source, c.metadata) for c in before.cells
+    ]
+    assert after.cells[-1].outputs[0].text == "../outputs 2\n"
+    text = (books / "00_good.ipynb").read_text()
+    assert "papermill" not in text and "injected" not in text and str(books.parent) not in text
+    assert list(books.iterdir()) == [books / "00_good.ipynb"]
+
+
+def test_outputs_of_changed_parameters_are_not_committed(books, capsys):
+    with pytest.raises(SystemExit):
+        make_notebooks(books, "--commit-outputs", "-p", "steps", "7")
+
+    assert "committed outputs come from the notebooks' own values" in capsys.readouterr().err
+
+
+def test_a_notebook_changed_since_its_run_keeps_what_it_has(books):
+    assert make_notebooks(books) == 0
+    write(books, "00_good.ipynb", "print('edited meanwhile')")
+    before = (books / "00_good.ipynb").read_text()
+
+    with pytest.raises(ValueError, match=r"00_good\.ipynb has changed since .* was run; run it again"):
+        notebook_outputs.commit(books.parent / "outputs" / "00_good.ipynb", books / "00_good.ipynb", books)
+    assert (books / "00_good.ipynb").read_text() == before
+
+
+def test_widgets_and_this_machines_folders_do_not_go_into_the_repository(tmp_path):
+    png = "aGVsbG8="
+    widget = new_output("display_data", {"text/plain": "HBox()", notebook_outputs.WIDGET: {"model_id": "1"}})
+    picture = new_output(
+        "display_data", {"image/png": png, "text/plain": f"<{Path.home()}/x {tmp_path}/data>"}
+    )
+    stream = new_output("stream", text=f"{tmp_path}/outputs/a.png\n/tmp/ipykernel_12/345.py:1: Warning\n")
+    book = new_notebook(cells=[new_code_cell("x", outputs=[widget, picture, stream])], metadata=KERNEL)
+    book.metadata["widgets"] = {"state": 1}
+
+    notebook_outputs.clean(book, tmp_path)
+
+    picture, stream = book.cells[0].outputs
+    assert picture.data == {"image/png": png, "text/plain": "<~/x data>"}
+    assert stream.text == "outputs/a.png\n<cell>:1: Warning\n"
+    assert set(book.metadata) == {"kernelspec", "language_info"}
+
+
+# Colab
+
+
+@pytest.fixture
+def pyproject(tmp_path):
+    path = tmp_path / "pyproject.toml"
+    path.write_text('[project]\n[project.urls]\nRepository = "https://github.com/some/where.git"\n')
+    return path
+
+
+def write_colab(books, pyproject, *arguments):
+    return colab.main(["--notebooks", str(books), "--pyproject", str(pyproject), *arguments])
+
+
+def test_with_an_address_every_notebook_gets_a_badge_and_a_first_cell(books, pyproject):
+    assert write_colab(books, pyproject) == 0
+
+    title, first, parameters = nbformat.read(books / "00_good.ipynb", 4).cells[:3]
+    link = "https://colab.research.google.com/github/some/where/blob/main/notebooks/00_good.ipynb"
+    assert title.source.startswith("# A title\n\n[![Open in Colab]") and title.source.endswith(f"({link})")
+    assert '"git", "clone", "-q", "--depth", "1", "https://github.com/some/where"' in first.source
+    assert parameters.source == PARAMETERS
+
+
+def test_without_an_address_there_is_no_badge_and_the_first_cell_takes_an_upload(books, pyproject):
+    write_colab(books, pyproject)
+    pyproject.write_text("[project]\n[project.urls]\n")
+    write_colab(books, pyproject)
+
+    title, first, parameters = nbformat.read(books / "00_good.ipynb", 4).cells[:3]
+    assert title.source == "# A title"
+    assert "dragnb.zip" in first.source and "git" not in first.source
+    assert parameters.source == PARAMETERS
+
+
+def test_writing_twice_changes_nothing_and_check_tells_what_is_stale(books, pyproject, capsys):
+    assert write_colab(books, pyproject, "--check") == 1
+    assert "Out of date, run tools/colab.py: 00_good.ipynb" in capsys.readouterr().out
+    write_colab(books, pyproject)
+    once = (books / "00_good.ipynb").read_text()
+
+    assert write_colab(books, pyproject, "--check") == 0
+    write_colab(books, pyproject)
+    assert (books / "00_good.ipynb").read_text() == once
+    assert json.loads(once)["nbformat"] == 4
+
+
+@pytest.mark.parametrize("url", [None, "https://github.com/some/where"])
+def test_the_first_cell_does_nothing_here_and_spares_what_colab_has(url):
+    source = colab.bootstrap(url)
+    exec(compile(source, "cell", "exec"), {})
+
+    assert not any(name in source.split("pip")[1] for name in ("torch", "numpy", "ipywidgets", "--upgrade"))
+
+
+@pytest.mark.parametrize("url", [None, "https://github.com/some/where"])
+def test_the_first_cell_passes_the_projects_own_lint(url):
+    for command in (["check", "--ignore", "E402"], ["format", "--check"]):
+        ruff = [
+            sys.executable,
+            "-m",
+            "ruff",
+            *command,
+            "--line-length",
+            "110",
+            "--stdin-filename",
+            "cell.py",
+            "-",
+        ]
+        subprocess.run(ruff, input=colab.bootstrap(url) + "\n", text=True, check=True)
+
+
+def test_the_notebooks_have_the_first_cell_and_badges_that_the_address_asks_for():
+    assert colab.main(["--check"]) == 0

@@ -1,0 +1,161 @@
+"""Run the notebooks in order, each alone, and say how each went; `make notebooks` is this.
+
+    python tools/run_notebooks.py
+    python tools/run_notebooks.py --only 00 -p model sd15 -p out /tmp/sd15
+    python tools/run_notebooks.py --commit-outputs
+
+Executed copies go to outputs/. A notebook that has a parameter `out` is given that folder, one that has
+`figures` the folder for the pictures of the README.
+"""
+
+import argparse
+import ast
+import difflib
+import logging
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's advice, once per kernel
+
+import nbformat
+import papermill
+from notebook_outputs import commit
+
+ROOT = Path(__file__).resolve().parent.parent
+QUIET_KERNEL = ["--log-level=50"]  # else "Kernel is running over TCP without encryption", once per kernel
+
+
+class Failed(Exception):
+    """One clear message; the exit status is 1."""
+
+
+def main(argv=None) -> int:
+    args = parse(argv)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    try:
+        notebooks = select(args.notebooks, args.only)
+        given = check_parameters(notebooks, args)
+        for path in notebooks:
+            run(path, given[path], args)
+        if args.commit_outputs:
+            for path in notebooks:
+                commit(args.out / path.name, path, ROOT)
+            print(f"outputs of {len(notebooks)} notebooks written back to {args.notebooks}")
+    except Failed as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    add("--only", nargs="+", metavar="NAME", help="some notebooks, by the beginning of their names")
+    add("--out", type=Path, default=ROOT / "outputs", help="where executed copies and results go")
+    add("--notebooks", type=Path, default=ROOT / "notebooks")
+    add("--timeout", type=int, default=1800, help="seconds a cell may take")
+    add("--commit-outputs", action="store_true", help="write the outputs back into the notebooks")
+    args = parser.parse_args(argv)
+    args.out, args.notebooks = args.out.resolve(), args.notebooks.resolve()
+    if args.commit_outputs and args.parameters:
+        parser.error("--commit-outputs takes no -p: committed outputs come from the notebooks' own values")
+    return args
+
+
+def select(folder: Path, only: list[str] | None) -> list[Path]:
+    """The notebooks NN_name.ipynb of a folder, in order; all, or those whose names begin as asked."""
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise Failed(f"{folder} holds no notebook named like 00_name.ipynb")
+    for name in only or []:
+        if not any(path.name.startswith(name) for path in found):
+            raise Failed(f"--only {name}: no such notebook; there are {', '.join(p.stem for p in found)}")
+    return [path for path in found if not only or path.name.startswith(tuple(only))]
+
+
+def check_parameters(notebooks: list[Path], args) -> dict[Path, dict]:
+    """What each notebook is given. A name that none of them knows is an error (papermill only logs it)."""
+    has = {path: parameters_of(path) for path in notebooks}
+    known = sorted(set().union(*has.values()))
+    given = {name: literal(value) for name, value in args.parameters}
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+            raise Failed(f"-p {name}: no notebook has this parameter; {hint}")
+    figures = ROOT / "figures" if args.commit_outputs else args.out / "figures"
+    own = {"out": seen_from(args.notebooks, args.out), "figures": seen_from(args.notebooks, figures)}
+    return {path: {n: v for n, v in (own | given).items() if n in has[path]} for path in notebooks}
+
+
+def parameters_of(path: Path) -> set[str]:
+    try:
+        return set(papermill.inspect_notebook(str(path)))
+    except Exception as error:  # whatever is wrong with a file somebody edited by hand
+        raise Failed(f"{path.name} cannot be read as a notebook: {error}") from error
+
+
+def seen_from(folder: Path, path: Path) -> str:
+    """`path` relative to where the notebook runs, so that no machine's paths get into it."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def literal(text: str):
+    """3 -> int, 0.5 -> float, True, None, [1, 2] -> themselves; anything else is text, as papermill's -p has it."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def run(path: Path, parameters: dict, args) -> None:
+    """Execute one notebook beside the others; print its one line; raise Failed, naming the cell, if it fails."""
+    copy, begin = args.out / path.name, time.monotonic()
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.unlink(missing_ok=True)  # a stale copy must not pass for this run's
+    print(f"{path.stem:<32}", end="", flush=True)
+    try:
+        papermill.execute_notebook(
+            str(path),
+            str(copy),
+            parameters,
+            kernel_name="python3",
+            cwd=str(path.parent),
+            progress_bar=False,
+            execution_timeout=args.timeout,
+            extra_arguments=QUIET_KERNEL,
+        )
+    except KeyboardInterrupt:
+        print(f"{time.monotonic() - begin:8.1f} s  stopped", flush=True)
+        raise Failed(f"{path.name} was stopped; what ran is in {copy}") from None
+    except Exception as error:
+        print(f"{time.monotonic() - begin:8.1f} s  FAILED", flush=True)
+        raise Failed(f"{path.name} failed {where(error, copy)}\nThe executed copy: {copy}") from error
+    print(f"{time.monotonic() - begin:8.1f} s  ok", flush=True)
+
+
+def where(error: Exception, copy: Path) -> str:
+    """The cell that failed, by its number in the executed copy and its first line, and what happened."""
+    if isinstance(error, papermill.PapermillExecutionError):
+        return f"in cell [{error.exec_count}]: {first_line(error.source)}\n{error.ename}: {error.evalue}"
+    what = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[0] or type(error).__name__
+    cells = nbformat.read(copy, 4).cells if copy.exists() else []
+    begun = [c for c in cells if c.cell_type == "code" and c.metadata.get("papermill", {}).get("start_time")]
+    if begun:  # too slow, or its kernel died; papermill says "completed", but begins none after it
+        return f"in cell [{begun[-1].execution_count or len(begun)}]: {first_line(begun[-1].source)}\n{what}"
+    return f"\n{what}"
+
+
+def first_line(source: str) -> str:
+    lines = [line for line in source.splitlines() if line.strip()]
+    return lines[0] if lines else "(empty)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
