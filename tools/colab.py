@@ -29,14 +29,16 @@ if "google.colab" in sys.modules:  # only on Colab, whose own torch, numpy and i
 
     from google.colab import output
 
-    if not os.path.isdir("/content/dragnb"):
+    here, source = "/content/dragnb", "{source}"
+    if not os.path.isdir(here):
         subprocess.run({fetch}, check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/dragnb[widgets]"], check=True)
-    sys.path.insert(0, "/content/dragnb")
-    os.chdir("/content/dragnb/notebooks")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", here + "[widgets]"], check=True)
+    sys.path.insert(0, here)
+    os.chdir(here + "/notebooks")
     output.enable_custom_widget_manager()"""
-CLONE = '["git", "clone", "-q", "--depth", "1", "{url}", "/content/dragnb"]'
-UPLOADED = '["unzip", "-q", "/content/dragnb.zip", "-d", "/content"]'
+UPLOAD = "/content/dragnb.zip"
+CLONE = '["git", "clone", "-q", "--depth", "1", source, here]'
+UNPACK = '["unzip", "-q", source, "-d", "/content"]'
 
 
 def main(argv=None) -> int:
@@ -71,7 +73,7 @@ def repository(pyproject: Path) -> str | None:
 
 def bootstrap(url: str | None) -> str:
     """The source of the first cell. It does nothing anywhere but on Colab."""
-    return BOOTSTRAP.format(fetch=CLONE.format(url=url) if url else UPLOADED)
+    return BOOTSTRAP.format(source=url or UPLOAD, fetch=CLONE if url else UNPACK)
 
 
 def badge(name: str, url: str | None) -> str | None:

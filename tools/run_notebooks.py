@@ -41,8 +41,7 @@ def main(argv=None) -> int:
         for path in notebooks:
             run(path, given[path], args)
         if args.commit_outputs:
-            for path in notebooks:
-                commit(args.out / path.name, path, ROOT)
+            commit_all(notebooks, args.out)
             print(f"outputs of {len(notebooks)} notebooks written back to {args.notebooks}")
     except Failed as error:
         print(f"\n{error}", file=sys.stderr)
@@ -150,6 +149,14 @@ def where(error: Exception, copy: Path) -> str:
     if begun:  # too slow, or its kernel died; papermill says "completed", but begins none after it
         return f"in cell [{begun[-1].execution_count or len(begun)}]: {first_line(begun[-1].source)}\n{what}"
     return f"\n{what}"
+
+
+def commit_all(notebooks: list[Path], out: Path) -> None:
+    for path in notebooks:
+        try:
+            commit(out / path.name, path, ROOT)
+        except (ValueError, OSError) as error:
+            raise Failed(f"outputs not committed: {error}") from error
 
 
 def first_line(source: str) -> str:
