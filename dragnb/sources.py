@@ -36,8 +36,8 @@ def resolve(model: str | os.PathLike, config: str | os.PathLike | None = None) -
     hub_id = HUB_NAMES.get(text, text)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) or hub_id.startswith("."):
         raise InputError(
-            f"model = {text!r} is unknown{did_you_mean(text, ['clay', *HUB_NAMES])}; or a hub id 'owner/name', a diffusers "
-            "folder, a .safetensors file"
+            f"model = {text!r} is unknown{did_you_mean(text, ['clay', *HUB_NAMES])}; or a hub id 'owner/name', a "
+            "diffusers folder, a .safetensors file"
         )
     return _folder(download(hub_id, CONFIG_FILES + WEIGHT_FILES), text)
 

@@ -128,12 +128,8 @@ def read_parts(source: Source, dtype: torch.dtype):
         raise InputError(f"model: its autoencoder is a {kind}; use AutoencoderKL or AutoencoderTiny")
     options = {"local_files_only": True, "use_safetensors": True}
     try:
-        unet = diffusers.UNet2DConditionModel.from_pretrained(
-            root, subfolder="unet", dtype=dtype, **options
-        )
-        vae = getattr(diffusers, kind).from_pretrained(
-            root, subfolder="vae", dtype=torch.float32, **options
-        )
+        unet = diffusers.UNet2DConditionModel.from_pretrained(root, subfolder="unet", dtype=dtype, **options)
+        vae = getattr(diffusers, kind).from_pretrained(root, subfolder="vae", dtype=torch.float32, **options)
         text = transformers.CLIPTextModel.from_pretrained(
             root, subfolder="text_encoder", dtype=torch.float32, **options
         )  # fmt: skip

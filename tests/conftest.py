@@ -32,7 +32,7 @@ def smoke(smoke_folder):
 @pytest.fixture
 def quick():
     """Settings for an edit of about a second."""
-    return config.profile("fast", steps=10, lora_steps=3, lora_rank=4, lora_batch=2, drag_steps=4)
+    return config.profile("fast", steps=5, lora_steps=3, lora_rank=2, lora_batch=1, drag_steps=3)
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ def test_a_model_is_loaded_once_per_process(smoke, smoke_folder):
 
 
 def test_a_loaded_model_is_frozen_float32_and_knows_its_size(smoke):
-    assert not any(p.requires_grad for part in (smoke.unet, smoke.vae, smoke.text_encoder) for p in part.parameters())
+    assert not any(
+        p.requires_grad for part in (smoke.unet, smoke.vae, smoke.text_encoder) for p in part.parameters()
+    )
     assert not smoke.unet.training
     assert {p.dtype for p in smoke.unet.parameters()} == {torch.float32}
     assert (smoke.side, smoke.factor) == (256, 8)
@@ -136,7 +138,10 @@ def test_a_folder_with_only_pickled_weights_is_refused(folder):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"transformer": ["diffusers", "SD3Transformer2DModel"], "unet": None}, "SD 1|Stable Diffusion 1 family"),
+        (
+            {"transformer": ["diffusers", "SD3Transformer2DModel"], "unet": None},
+            "SD 1|Stable Diffusion 1 family",
+        ),
         ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "Stable Diffusion 1 family"),
         ({"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}, "Stable Diffusion 1 family"),
     ],
@@ -204,7 +209,12 @@ def test_no_network_is_a_clear_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:99", "mps", "toaster"])
 def test_a_device_that_is_not_there_is_named(device):
-    if device == "cuda" and torch.cuda.is_available() or device == "mps" and torch.backends.mps.is_available():
+    if (
+        device == "cuda"
+        and torch.cuda.is_available()
+        or device == "mps"
+        and torch.backends.mps.is_available()
+    ):
         pytest.skip(f"{device} is there, so it cannot be missed")
     with pytest.raises(InputError, match=f"device = '{device}'"):
         sd.pick_device(device)

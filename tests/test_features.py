@@ -1,0 +1,93 @@
+"""Feature maps: which block, early stop, reading between cells, PCA."""
+
+import numpy as np
+import pytest
+import torch
+
+from dragnb import features, sd
+from dragnb.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def z():
+    return torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def cond(smoke):
+    return sd.embed(smoke, "a cat")
+
+
+def test_block_three_is_the_output_of_up_blocks_two_after_its_upsampler(smoke, z, cond):
+    feats, eps = features.capture(smoke, z, 681, cond, blocks=features.BLOCKS, stop_early=False)
+    c = smoke.unet.config.block_out_channels
+    shapes = {block: tuple(f.shape[1:]) for block, f in feats.items()}
+    assert shapes == {
+        0: (c[3], 4, 4),
+        1: (c[3], 8, 8),
+        2: (c[2], 16, 16),
+        3: (c[1], 32, 32),
+        4: (c[0], 32, 32),
+    }
+    assert torch.equal(eps, sd.eps(smoke, z, 681, cond))
+
+
+def test_stopping_early_changes_neither_features_nor_gradients(smoke, z, cond):
+    def look(stop_early):
+        x = z.clone().requires_grad_(True)
+        feats, eps = features.capture(smoke, x, 681, cond, (2, 3), stop_early)
+        (grad,) = torch.autograd.grad(feats[2].square().mean() + feats[3].abs().sum(), x)
+        return feats[3].detach(), grad, eps
+
+    early, late = look(True), look(False)
+    assert early[2] is None and late[2] is not None
+    assert torch.equal(early[0], late[0])
+    assert torch.equal(early[1], late[1])
+
+
+def test_hooks_are_gone_after_a_pass_and_after_an_error(smoke, z, cond):
+    def hooks():
+        return [len(m._forward_hooks) for m in smoke.unet.modules() if m._forward_hooks]
+
+    features.capture(smoke, z, 681, cond, (0, 4))
+    assert not hooks()
+    with pytest.raises(Exception):  # noqa: B017
+        features.capture(smoke, z[:, :2], 681, cond, (3,))
+    assert not hooks()
+
+
+def test_an_unknown_block_is_named(smoke, z, cond):
+    with pytest.raises(InputError, match="block = 5"):
+        features.capture(smoke, z, 681, cond, (5,))
+
+
+def test_reading_on_whole_cells_equals_the_upsampled_map():
+    feat = torch.randn(1, 5, 8, 6)
+    fine = features.upsample(feat, (32, 18))
+    cells = torch.cartesian_prod(torch.arange(32.0), torch.arange(18.0))
+    read = features.read(feat, cells, (32, 18))
+    torch.testing.assert_close(read, fine[0].flatten(1).T, atol=1e-5, rtol=1e-5)
+
+
+def test_reading_outside_reads_the_border():
+    feat = torch.randn(1, 3, 8, 8)
+    far = features.read(feat, torch.tensor([[-9.0, 3.0], [99.0, 99.0]]), (16, 16))
+    near = features.read(feat, torch.tensor([[0.0, 3.0], [15.0, 15.0]]), (16, 16))
+    assert torch.equal(far, near)
+
+
+def test_matching_finds_content_that_was_rolled():
+    before = torch.randn(1, 16, 12, 12)
+    after = before.roll((3, -2), dims=(2, 3))
+    points = torch.tensor([[4.0, 6.0], [1.0, 9.0]])
+    assert features.match(before, after, points).tolist() == [[7.0, 4.0], [4.0, 7.0]]
+
+
+def test_pca_shares_one_basis_over_maps():
+    a, b = torch.randn(1, 8, 6, 6), torch.randn(1, 8, 4, 5)
+    first, second, again = features.pca_rgb([a, b, a])
+    assert first.shape == (6, 6, 3) and second.shape == (4, 5, 3)
+    assert first.dtype == np.float32 and first.min() >= 0 and first.max() <= 1
+    np.testing.assert_array_equal(first, again)
+    with pytest.raises(InputError, match="one channel count"):
+        features.pca_rgb([a, torch.randn(1, 7, 4, 4)])

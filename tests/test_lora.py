@@ -1,0 +1,202 @@
+"""The fine-tune: identity at first, learns, travels in a file, and leaves no trace on the model."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from dragnb import lora, sd
+from dragnb.config import Settings, profile
+from dragnb.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def z():
+    return torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def cond(smoke):
+    return sd.embed(smoke, "a cat")
+
+
+@pytest.fixture(scope="module")
+def trained(smoke, z, cond):
+    """Weights after a few steps with a high learning rate, so that they matter."""
+    settings = Settings(lora_steps=4, lora_rank=4, lora_batch=2, lora_lr=1e-2)
+    with lora.attached(smoke, settings):
+        list(lora.finetune(smoke, (z, torch.zeros_like(z)), cond, settings))
+        return lora.weights_of(smoke)
+
+
+def bits(model):
+    return {name: p.detach().clone() for name, p in model.unet.named_parameters()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_fresh_adapter_is_exactly_the_identity(smoke, z, cond):
+    before = sd.eps(smoke, z, 681, cond)
+    with lora.attached(smoke, Settings()):
+        assert torch.equal(sd.eps(smoke, z, 681, cond), before)
+
+
+def test_a_fresh_adapter_has_rank_as_alpha_and_gaussian_downs(smoke):
+    with lora.attached(smoke, Settings(lora_rank=8)) as params:
+        config = smoke.unet.peft_config[lora.ADAPTER]
+        downs = torch.cat([p.flatten() for n, p in smoke.unet.named_parameters() if ".lora_A." in n])
+        assert config.r == config.lora_alpha == 8
+        assert abs(downs.std().item() - 1 / 8) < 0.01
+        assert all(p.requires_grad and p.dtype == torch.float32 for p in params)
+
+
+@pytest.mark.parametrize(("name", "per_layer"), [("paper", 3), ("reference", 4)])
+def test_profiles_adapt_the_projections_they_say(smoke, name, per_layer):
+    layers = len(smoke.unet.attn_processors)
+    with lora.attached(smoke, profile(name)):
+        assert len(lora.weights_of(smoke)) == 2 * per_layer * layers
+
+
+def test_the_model_is_as_before_whatever_happens_inside(smoke, z, cond):
+    before, tree = bits(smoke), str(smoke.unet)
+    with pytest.raises(ZeroDivisionError), lora.attached(smoke, Settings(lora_rank=2)):
+        1 / 0  # noqa: B018
+    assert same(bits(smoke), before) and str(smoke.unet) == tree
+    assert not any(p.requires_grad or p.grad is not None for p in smoke.unet.parameters())
+    with lora.attached(smoke, Settings(lora_rank=2)):
+        pass  # a second picture may follow
+
+
+def test_two_adapters_at_once_are_refused(smoke):
+    with lora.attached(smoke, Settings(lora_rank=2)):
+        with pytest.raises(InputError, match="carries an adapter already"), lora.attached(smoke, Settings()):
+            pass
+        assert lora.weights_of(smoke), "the refusal must not take off the first"
+
+
+def test_the_loss_falls_on_one_picture(smoke, z, cond):
+    settings = Settings(lora_steps=40, lora_rank=8, lora_batch=2, lora_lr=5e-3)
+    with lora.attached(smoke, settings):
+        losses = [s.loss for s in lora.finetune(smoke, (z, torch.zeros_like(z)), cond, settings)]
+    assert sum(losses[-10:]) < 0.97 * sum(losses[:10])
+
+
+def test_a_seed_gives_the_same_weights_and_leaves_the_global_stream_alone(smoke, z, cond):
+    def once(seed):
+        settings = Settings(lora_steps=2, lora_rank=2, lora_batch=1, seed=seed)
+        with lora.attached(smoke, settings):
+            list(lora.finetune(smoke, (z, torch.ones_like(z)), cond, settings))
+            return lora.weights_of(smoke)
+
+    torch.manual_seed(5)
+    first = torch.rand(1)
+    torch.manual_seed(5)
+    a = once(1)
+    assert torch.equal(torch.rand(1), first)
+    assert same(a, once(1)) and not same(a, once(2))
+
+
+def test_training_moves_only_the_adapter_and_leaks_no_gradient(smoke, z, cond):
+    settings, before = Settings(lora_steps=2, lora_rank=2, lora_batch=1), bits(smoke)
+    with lora.attached(smoke, settings):
+        for state in lora.finetune(smoke, (z, torch.zeros_like(z)), cond, settings):
+            assert isinstance(state.loss, float)
+            assert torch.is_grad_enabled(), "grad mode must not leak across a yield"
+    assert same(bits(smoke), before)
+
+
+def test_stopping_early_keeps_what_was_learned(smoke, z, cond):
+    settings = Settings(lora_steps=50, lora_rank=2, lora_batch=1)
+    with lora.attached(smoke, settings):
+        steps = lora.finetune(smoke, (z, torch.zeros_like(z)), cond, settings)
+        next(steps), next(steps)
+        steps.close()
+        assert any(v.abs().max() > 0 for k, v in lora.weights_of(smoke).items() if k.endswith(lora.UP))
+
+
+def test_training_without_an_adapter_is_refused(smoke, z, cond):
+    with pytest.raises(InputError, match="no adapter is attached"):
+        next(lora.finetune(smoke, (z, z), cond, Settings()))
+
+
+def test_a_broken_loss_is_named_with_its_step(smoke, z, cond):
+    settings = Settings(lora_steps=1, lora_rank=2)
+    with lora.attached(smoke, settings), pytest.raises(InputError, match="loss is nan at step 1.*lora_lr"):
+        next(lora.finetune(smoke, (z * float("nan"), z), cond, settings))
+
+
+def test_merged_equals_attached_and_leaves_the_first_model_alone(smoke, z, cond, trained):
+    before, plain = bits(smoke), sd.eps(smoke, z, 681, cond)
+    tuned = lora.merged(smoke, trained)
+    with lora.attached(smoke, Settings(lora_rank=4)):
+        for name, p in smoke.unet.named_parameters():
+            for theirs, ours in ((".lora_A.dragnb.weight", lora.DOWN), (".lora_B.dragnb.weight", lora.UP)):
+                if name.endswith(theirs):
+                    p.data.copy_(trained[lora.PREFIX + name.removesuffix(theirs) + ours])
+        attached = sd.eps(smoke, z, 681, cond)
+    torch.testing.assert_close(sd.eps(tuned, z, 681, cond), attached, atol=1e-5, rtol=1e-4)
+    assert (attached - plain).abs().max() > 1e-3, "the adapter must matter for this test to mean anything"
+    assert same(bits(smoke), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_applied_puts_every_bit_back_even_after_an_error(smoke_folder, z, trained, dtype):
+    model = sd.load(str(smoke_folder), device="cpu", dtype=dtype)
+    before = bits(model)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), lora.applied(model, trained):
+            assert not same(bits(model), before)
+            1 / 0  # noqa: B018
+    assert same(bits(model), before)
+
+
+def test_applied_and_merged_are_one_thing(smoke, z, cond, trained):
+    tuned = sd.eps(lora.merged(smoke, trained), z, 21, cond)
+    with lora.applied(smoke, trained) as model:
+        assert model is smoke
+        assert torch.equal(sd.eps(model, z, 21, cond), tuned)
+
+
+def test_weights_survive_the_file_and_diffusers_reads_it(smoke, smoke_folder, z, cond, trained, tmp_path):
+    path = lora.save(tmp_path / "new" / "pytorch_lora_weights.safetensors", trained)
+    assert same(lora.load(path), trained)
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "no temporary file is left"
+
+    pipe = StableDiffusionPipeline.from_pretrained(smoke_folder, dtype=torch.float32)
+    pipe.load_lora_weights(path.parent)
+    with torch.no_grad():
+        theirs = pipe.unet(z, 681, cond).sample
+    torch.testing.assert_close(
+        sd.eps(lora.merged(smoke, trained), z, 681, cond), theirs, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_other_spellings_are_read_and_an_alpha_is_folded_in(trained, tmp_path):
+    path, other = lora.save(tmp_path / "a.safetensors", trained), {}
+    for key, value in load_file(path).items():
+        key = key.replace(lora.DOWN, ".lora_A.weight").replace(lora.UP, ".lora_B.weight")
+        other[key.replace(lora.PREFIX, "unet.module.")] = value
+        if ".lora_B." in key:
+            other[key.replace(".lora_B.weight", ".alpha").replace(lora.PREFIX, "unet.module.")] = (
+                torch.tensor(2.0)
+            )
+    save_file(other, tmp_path / "b.safetensors")
+
+    found = lora.load(tmp_path / "b.safetensors")
+
+    assert found.keys() == trained.keys()
+    for key, value in found.items():
+        torch.testing.assert_close(value, trained[key] * (0.5 if key.endswith(lora.UP) else 1))
+
+
+def test_weights_of_another_model_and_other_files_are_refused(smoke, trained, tmp_path):
+    wrong = {k: v[:, :3] if k.endswith(lora.DOWN) else v for k, v in trained.items()}
+    with pytest.raises(InputError, match="does not fit this model"):
+        lora.merged(smoke, wrong)
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="no U-Net weights"):
+        lora.load(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="cannot be read"):
+        lora.load(tmp_path / "missing.safetensors")

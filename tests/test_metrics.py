@@ -1,0 +1,72 @@
+"""Figures against values known by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dragnb import metrics
+from dragnb.errors import InputError
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+
+
+def test_equal_pictures_are_infinitely_alike(image):
+    assert metrics.psnr(image, image) == math.inf
+    assert metrics.ssim(image, image) == pytest.approx(1)
+
+
+def test_psnr_of_a_constant_error_is_known():
+    a, b = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 51, np.uint8)
+    assert metrics.psnr(a, b) == pytest.approx(-20 * math.log10(0.2))
+
+
+def test_bytes_and_tensors_are_one_convention(image):
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    assert metrics.psnr(image, x) > 100
+    assert metrics.psnr(image, x[0]) > 100
+
+
+def test_a_mask_says_which_pixels_count(image):
+    other, mask = image.copy(), np.zeros((24, 32), bool)
+    other[:, :16] = 0
+    mask[:, 16:] = True
+    assert metrics.psnr(image, other, mask) == math.inf
+    assert metrics.psnr(image, other, ~mask) < metrics.psnr(image, other)
+    with pytest.raises(InputError, match="mask: it is empty"):
+        metrics.psnr(image, other, mask & ~mask)
+
+
+def test_ssim_of_two_constants_is_the_luminance_term():
+    a, b = np.full((16, 16, 3), 51, np.uint8), np.full((16, 16, 3), 102, np.uint8)
+    assert metrics.ssim(a, b) == pytest.approx((2 * 0.2 * 0.4 + 1e-4) / (0.2**2 + 0.4**2 + 1e-4))
+    assert metrics.ssim(a, b) == pytest.approx(metrics.ssim(b, a))
+
+
+def test_noise_lowers_ssim_the_more_the_stronger(image):
+    noise = np.random.default_rng(1).normal(size=image.shape)
+    noisy = [np.clip(image + s * noise, 0, 255).astype(np.uint8) for s in (5, 50)]
+    assert 1 > metrics.ssim(image, noisy[0]) > metrics.ssim(image, noisy[1])
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4)), np.zeros((4, 4, 3), np.float32), torch.zeros(2, 3, 4, 4)])
+def test_what_is_no_picture_is_refused(bad):
+    with pytest.raises(InputError, match="picture"):
+        metrics.psnr(bad, bad)
+
+
+def test_pictures_of_two_sizes_are_refused(image):
+    with pytest.raises(InputError, match="one size"):
+        metrics.psnr(image, image[1:])
+
+
+def test_distances_between_points():
+    found, wanted = [[0, 0], [3, 4]], [[0, 0], [0, 0]]
+    assert metrics.mean_distance(found, wanted) == 2.5
+    assert metrics.pck(found, wanted, radius=1) == 0.5
+    with pytest.raises(InputError, match="two lists"):
+        metrics.mean_distance(found, wanted[:1])

@@ -1,0 +1,79 @@
+"""A folder with Stable Diffusion 1.5's own layout (AutoencoderKL, its U-Net and text encoder), random weights.
+
+The narrow one runs with the other tests; the one of true width takes minutes and some 8 GB: `make slow`.
+"""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from dragnb import attention, edit, features, lora, sd, task
+from dragnb.clay import model as clay_model
+from dragnb.config import Settings, profile
+
+CROSS, TOKENS = 768, 49408  # of SD 1.5's text encoder
+
+
+def build(width: float) -> clay_model.Parts:
+    """SD 1.5's parts from its published configs, channels times `width`."""
+    tokenizer, channels = clay_model.build_tokenizer(), [int(c * width) for c in (320, 640, 1280, 1280)]
+    vae_channels, cross = [int(c * width) for c in (128, 256, 512, 512)], int(CROSS * width)
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=64, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=channels,
+        cross_attention_dim=cross, attention_head_dim=8, norm_num_groups=min(32, channels[0]),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=vae_channels, layers_per_block=2, latent_channels=4, sample_size=512,
+        norm_num_groups=min(32, vae_channels[0]), scaling_factor=0.18215,
+    )  # fmt: skip
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=TOKENS, hidden_size=cross, intermediate_size=4 * cross, num_attention_heads=12,
+            num_hidden_layers=12, max_position_embeddings=77, hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        )
+    )  # fmt: skip
+    return clay_model.Parts(unet, vae, text, tokenizer, clay_model.build_scheduler())
+
+
+@pytest.fixture(
+    scope="module", params=[1 / 16, pytest.param(1.0, marks=pytest.mark.slow)], ids=["narrow", "true"]
+)
+def model(request, tmp_path_factory):
+    folder = clay_model.save_folder(build(request.param), tmp_path_factory.mktemp("sd15") / "model")
+    yield sd.load(str(folder), device="cpu")
+    sd._loaded.clear()
+
+
+def test_the_layout_is_the_one_the_method_counts_on(model):
+    c = model.unet.config.block_out_channels
+    assert (model.side, model.factor, model.scaling_factor) == (512, 8, 0.18215)
+    assert len(model.unet.attn_processors) == 32
+    assert (
+        len(attention.layer_names(model, (2, 3))) == 6 and len(attention.layer_names(model, (1, 2, 3))) == 9
+    )
+    with lora.attached(model, Settings(lora_rank=1, lora_targets=("to_q", "to_k", "to_v", "to_out.0"))):
+        assert len(lora.weights_of(model)) == 256
+    feats, _ = features.capture(model, torch.randn(1, 4, 16, 16), 681, sd.embed(model, ""), (1, 2, 3))
+    assert [tuple(f.shape[1:]) for f in feats.values()] == [(c[3], 4, 4), (c[2], 8, 8), (c[1], 16, 16)]
+
+
+def test_a_short_edit_at_256_pixels_runs_to_its_end(model, cache):
+    rng = np.random.default_rng(0)
+    mask = np.zeros((256, 256), bool)
+    mask[64:192, 64:192] = True
+    image = rng.integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    one = task.DragTask(image, [[100.0, 120.0]], [[150.0, 120.0]], mask, "a cat on a chair")
+    settings = profile(
+        "reference", steps=5, strength=0.4, lora_steps=1, lora_batch=1, lora_rank=2, drag_steps=2
+    )
+
+    result = edit.edit(one, model, settings, cache, side=256)
+
+    assert result.image.shape == (256, 256, 3) and not result.interrupted
+    assert len(result.states) == 3 and all(np.isfinite(result.losses))
+    assert edit.edit(one, model, settings, cache, side=256).from_cache == {"encode", "finetune", "invert"}
