@@ -21,7 +21,7 @@ FAMILIES = {
 _ANIMAL = {"x": (-0.25, 0.25), "yaw": (-0.6, 0.6), "pitch": (-0.25, 0.3), "roll": (-0.25, 0.25), "ear": (0.7, 1.3),
            "mouth": (0.0, 1.0), "arm": (0.0, 1.0)}  # fmt: skip
 POSES = {
-    **{kind: _ANIMAL for kind in FAMILIES["animals"]},
+    **dict.fromkeys(FAMILIES["animals"], _ANIMAL),
     "flower": {"x": (-0.25, 0.25), "bend": (-0.8, 0.8), "height": (0.75, 1.1), "petal": (0.75, 1.2)},
     "mushroom": {"x": (-0.25, 0.25), "lean": (-0.3, 0.3), "cap": (0.75, 1.2), "height": (0.75, 1.15)},
     "tree": {"x": (-0.25, 0.25), "lean": (-0.25, 0.25), "crown": (0.8, 1.15), "height": (0.8, 1.15)},
@@ -111,7 +111,9 @@ def _ears(kit, e, kind, head, fur, pale):
 def _face(kit, mouth, kind, head, pale):
     for side, sx in (("left", -1), ("right", 1)):
         kit.add(f"{side} eye", (sx * 0.15, -0.34, 0.29), (0.075, 0.085, 0.06), WHITE, frame=head, gloss=0.4)
-        kit.add(f"{side} pupil", (sx * 0.145, -0.335, 0.335), (0.042, 0.052, 0.03), DARK, frame=head, gloss=0.7)
+        kit.add(
+            f"{side} pupil", (sx * 0.145, -0.335, 0.335), (0.042, 0.052, 0.03), DARK, frame=head, gloss=0.7
+        )
     kit.add("muzzle", (0, -0.16, 0.29), (0.17, 0.125, 0.13), pale, frame=head)
     nose = PINK if kind in ("cat", "rabbit") else DARK
     kit.add("nose", (0, -0.215, 0.41), (0.058, 0.042, 0.04), nose, frame=head, gloss=0.6)
@@ -122,14 +124,23 @@ def _face(kit, mouth, kind, head, pale):
 def flower(kit, pose):
     """A potted flower; the stem bends along its length, the petals grow."""
     base = ground_frame(pose["x"])
-    kit.add("pot", (0, -0.13, 0), (0.17, 0.15, 0.17), (0.74, 0.42, 0.30), frame=base, shape="frustum", taper=-0.2)
+    kit.add(
+        "pot", (0, -0.13, 0), (0.17, 0.15, 0.17), (0.74, 0.42, 0.30), frame=base, shape="frustum", taper=-0.2
+    )
     frame, step, n = kit.joint(base, (0, -0.24, 0)), 0.155 * pose["height"], 6
     for i in range(n):
         frame = kit.joint(frame, (0, 0, 0), roll=pose["bend"] / n)
         kit.add(f"stem {i}", (0, -step / 2, 0), (0.042, step * 0.68, 0.042), GREEN, frame=frame)
         if i in (1, 2):
             sx = (-1, 1)[i - 1]
-            kit.add(f"leaf {i}", (sx * 0.15, -0.05, 0.03), (0.15, 0.055, 0.04), GREEN, rotation(roll=-sx * 0.5), frame)
+            kit.add(
+                f"leaf {i}",
+                (sx * 0.15, -0.05, 0.03),
+                (0.15, 0.055, 0.04),
+                GREEN,
+                rotation(roll=-sx * 0.5),
+                frame,
+            )
         frame = kit.joint(frame, (0, -step, 0))
     for i in range(8):
         spoke = kit.joint(frame, (0, 0, 0.03), roll=i * np.pi / 4)
@@ -142,7 +153,15 @@ def mushroom(kit, pose):
     """A mushroom; the stalk leans and grows, the cap widens."""
     base = kit.joint(ground_frame(pose["x"]), (0, 0, 0), roll=pose["lean"])
     h, w = 0.52 * pose["height"], pose["cap"]
-    kit.add("stalk", (0, -h / 2, 0), (0.135, h / 2 + 0.04, 0.135), (0.95, 0.90, 0.80), frame=base, shape="frustum", taper=0.2)
+    kit.add(
+        "stalk",
+        (0, -h / 2, 0),
+        (0.135, h / 2 + 0.04, 0.135),
+        (0.95, 0.90, 0.80),
+        frame=base,
+        shape="frustum",
+        taper=0.2,
+    )
     kit.add("cap", (0, -h + 0.04, 0), (0.46 * w, 0.40, 0.40), kit.main, frame=base, clip=(-1.0, 0.08))
     for i, (a, b) in enumerate(((-0.75, 0.5), (-0.2, 0.85), (0.1, 0.35), (0.45, 0.7), (0.85, 0.4))):
         n = np.array([np.sin(a) * np.cos(b), -np.sin(b), np.cos(a) * np.cos(b)])
@@ -181,7 +200,14 @@ def car(kit, pose):
     h = 0.30 * pose["roof"]
     kit.add("cabin", (0.06, -0.14, 0), (0.34, h, 0.22), kit.main, frame=base, clip=(-1.0, 0.1))
     for side, x in (("front", -0.07), ("rear", 0.19)):
-        kit.add(f"{side} window", (x, -0.14 - h * 0.36, 0.135), (0.105, h * 0.30, 0.09), (0.78, 0.90, 0.97), frame=base, gloss=0.5)
+        kit.add(
+            f"{side} window",
+            (x, -0.14 - h * 0.36, 0.135),
+            (0.105, h * 0.30, 0.09),
+            (0.78, 0.90, 0.97),
+            frame=base,
+            gloss=0.5,
+        )
     for z in (0.22, -0.22):
         for side, x in (("front", -0.31), ("rear", 0.31)):
             tag = side if z > 0 else f"far {side}"
@@ -198,7 +224,15 @@ def boat(kit, pose):
     kit.add("stripe", (0, -0.12, 0), (0.53, 0.275, 0.225), WHITE, frame=base, clip=(0.0, 0.22))
     h = 0.36 * pose["sail"]
     kit.add("mast", (0, -0.10 - h, 0), (0.028, h + 0.04, 0.028), WOOD, frame=base, shape="frustum")
-    kit.add("sail", (0.02, -0.18 - h, 0.05), (0.30, h * 0.92, 0.05), WHITE, frame=base, shape="frustum", taper=0.98)
+    kit.add(
+        "sail",
+        (0.02, -0.18 - h, 0.05),
+        (0.30, h * 0.92, 0.05),
+        WHITE,
+        frame=base,
+        shape="frustum",
+        taper=0.98,
+    )
     kit.add("flag", (0.09, -0.17 - 2 * h, 0), (0.10, 0.055, 0.03), kit.second, frame=base)
 
 
@@ -212,7 +246,9 @@ def lamp(kit, pose):
     kit.add("elbow", (0, 0, 0), (0.07, 0.07, 0.07), kit.main, frame=elbow)
     kit.add("upper arm", (0, -0.2, 0), (0.038, 0.21, 0.038), STEEL, frame=elbow, shape="frustum")
     neck = kit.joint(elbow, (0, -0.40, 0.03), roll=-0.4 - pose["low"] - pose["high"] + pose["head"])
-    kit.add("shade", (-0.02, 0.10, 0.02), (0.20, 0.19, 0.18), kit.main, frame=neck, shape="frustum", taper=0.5)
+    kit.add(
+        "shade", (-0.02, 0.10, 0.02), (0.20, 0.19, 0.18), kit.main, frame=neck, shape="frustum", taper=0.5
+    )
     kit.add("bulb", (-0.02, 0.28, 0.04), (0.12, 0.10, 0.12), SUN, frame=neck, glow=True)
 
 
@@ -234,10 +270,31 @@ def hills(kit, pose):
     sky = (I3, np.zeros(3))
     kit.add("sun", (pose["sun_x"], pose["sun_y"], -0.9), (0.17, 0.17, 0.17), SUN, frame=sky, glow=True)
     for i, (x, y, r) in enumerate(((-0.13, 0, 0.11), (0.02, -0.05, 0.14), (0.16, 0, 0.11))):
-        kit.add(f"cloud {i}", (pose["cloud"] + x, -0.12 + y, -0.75), (r, r * 0.75, r), WHITE, frame=sky, shadow=False)
-    kit.add("far hill", (0.05, 0.5, -0.5), (0.42, 0.62 * pose["peak"], 0.25), lighter(kit.main, 0.25), frame=sky, gloss=0.05)
+        kit.add(
+            f"cloud {i}",
+            (pose["cloud"] + x, -0.12 + y, -0.75),
+            (r, r * 0.75, r),
+            WHITE,
+            frame=sky,
+            shadow=False,
+        )
+    kit.add(
+        "far hill",
+        (0.05, 0.5, -0.5),
+        (0.42, 0.62 * pose["peak"], 0.25),
+        lighter(kit.main, 0.25),
+        frame=sky,
+        gloss=0.05,
+    )
     kit.add("left hill", (-0.58, 0.6, -0.2), (0.55, 0.42, 0.25), kit.main, frame=sky, gloss=0.05)
-    kit.add("right hill", (0.60, 0.62, 0.0), (0.55, 0.36, 0.25), tuple(0.85 * c for c in kit.main), frame=sky, gloss=0.05)
+    kit.add(
+        "right hill",
+        (0.60, 0.62, 0.0),
+        (0.55, 0.36, 0.25),
+        tuple(0.85 * c for c in kit.main),
+        frame=sky,
+        gloss=0.05,
+    )
 
 
 def build(kind, kit, pose):

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 SIZES = {
-    # attention_head_dim is, in this class of diffusers, the NUMBER of heads: 32 to 48 channels a head are fastest on a CPU
+    # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
     "clay": dict(
-        unet=(32, 64, 128, 128), heads=(1, 2, 4, 4), groups=16, text=128, text_layers=2, text_heads=4, vae=48,
-        vae_encoder=(0, 1, 2, 3), vae_decoder=(3, 2, 2, 0), latent=32,
+        unet=(32, 64, 128, 128), heads=(1, 2, 4, 4), groups=16, text=128, text_layers=2, text_heads=4, vae=32,
+        vae_encoder=(0, 1, 2, 4), vae_decoder=(4, 3, 2, 0), latent=32,
     ),
     "smoke": dict(
         unet=(16, 16, 32, 32), heads=(1, 1, 2, 2), groups=8, text=32, text_layers=1, text_heads=2, vae=8,
@@ -104,8 +104,13 @@ def build_tokenizer():
     )  # fmt: skip
     raw.train_from_iterator(CORPUS, trainer)
     fitted = json.loads(raw.to_str())["model"]
-    vocab, merges = dict(fitted["vocab"]), [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in fitted["merges"]]
-    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):  # a letter that ends an unseen word needs an entry too
+    vocab, merges = (
+        dict(fitted["vocab"]),
+        [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in fitted["merges"]],
+    )
+    for letter in sorted(
+        pre_tokenizers.ByteLevel.alphabet()
+    ):  # a letter that ends an unseen word needs an entry too
         vocab.setdefault(letter + "</w>", len(vocab))
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
 
@@ -143,7 +148,9 @@ def save_folder(parts: Parts, folder, dtype=torch.float16) -> Path:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipe.save_pretrained(fresh, safe_serialization=True)
-    config = fresh / "text_encoder" / "config.json"  # transformers would load half precision, diffusers loads full
+    config = (
+        fresh / "text_encoder" / "config.json"
+    )  # transformers would load half precision, diffusers loads full
     config.write_text(config.read_text().replace('"float16"', '"float32"'))
     os.chmod(fresh, 0o755)
     if folder.exists():

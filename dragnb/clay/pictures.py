@@ -23,7 +23,7 @@ def _draw(path, shape, start, stop, seed):
 def draw_set(path, count, seed=0, size=256, workers=None, progress=lambda done, total: None):
     """The pictures of seeds seed .. seed + count - 1 as a (count, size, size, 3) uint8 memory map at `path`.
 
-    A finished file is used again; an unfinished one (killed on the way) is begun anew, as it still bears its other name.
+    A finished file is used again; an unfinished one (killed on the way) bears another name and is begun anew.
     """
     path, shape = Path(path), (count, size, size, 3)
     if path.exists() and np.load(path, mmap_mode="r").shape == shape:

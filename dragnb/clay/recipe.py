@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training run. Steps count optimiser steps; both learning rates fall by a cosine after `decay_from`."""
+    """Settings of a training run. Steps are optimiser steps; learning rates fall by a cosine after `decay_from`."""
 
     size: str = "clay"  # a key of clay.model.SIZES
     seed: int = 0
-    pictures: int = 14_000  # drawn once and kept; 0: drawn anew for every step (for machines with many cores and a GPU)
+    pictures: int = (
+        14_000  # drawn once and kept; 0: drawn anew for every step (for machines with many cores and a GPU)
+    )
     heldout: int = 200  # pictures from HELDOUT_SEED up, never trained on
     vae_steps: int = 4_000
     vae_batch: int = 8

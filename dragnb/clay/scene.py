@@ -15,11 +15,34 @@ KINDS = tuple(kind for family in FAMILIES.values() for kind in family)
 COLORS = {"red": (0.01, 0.72, 0.86), "orange": (0.075, 0.72, 0.93), "yellow": (0.14, 0.66, 0.93),
           "green": (0.33, 0.48, 0.68), "blue": (0.58, 0.55, 0.85), "purple": (0.77, 0.42, 0.76),
           "pink": (0.94, 0.36, 0.95), "brown": (0.07, 0.52, 0.62), "grey": (0.08, 0.05, 0.74)}  # fmt: skip
-SKIES = {"blue": (0.57, 0.34, 0.95), "pink": (0.96, 0.22, 0.97), "yellow": (0.13, 0.26, 0.98), "grey": (0.62, 0.06, 0.86)}
-GROUNDS = {"green": (0.30, 0.32, 0.76), "sandy": (0.11, 0.28, 0.90), "white": (0.60, 0.04, 0.94), "blue": (0.56, 0.34, 0.82)}
-_COLORS_OF = {"tree": ("green", "orange", "yellow", "pink", "red"), "hills": ("green", "brown", "purple", "orange", "blue")}
-_SCALE = {"car": 1.14, "boat": 1.08, "lamp": 1.25, "mushroom": 1.12}  # so that small kinds fill the picture too
-_SHARE = {"animals": 0.46, "plants": 0.22, "things": 0.26, "landscapes": 0.06}  # animals are the hardest to learn
+SKIES = {
+    "blue": (0.57, 0.34, 0.95),
+    "pink": (0.96, 0.22, 0.97),
+    "yellow": (0.13, 0.26, 0.98),
+    "grey": (0.62, 0.06, 0.86),
+}
+GROUNDS = {
+    "green": (0.30, 0.32, 0.76),
+    "sandy": (0.11, 0.28, 0.90),
+    "white": (0.60, 0.04, 0.94),
+    "blue": (0.56, 0.34, 0.82),
+}
+_COLORS_OF = {
+    "tree": ("green", "orange", "yellow", "pink", "red"),
+    "hills": ("green", "brown", "purple", "orange", "blue"),
+}
+_SCALE = {
+    "car": 1.14,
+    "boat": 1.08,
+    "lamp": 1.25,
+    "mushroom": 1.12,
+}  # so that small kinds fill the picture too
+_SHARE = {
+    "animals": 0.46,
+    "plants": 0.22,
+    "things": 0.26,
+    "landscapes": 0.06,
+}  # animals are the hardest to learn
 RESERVED_SEED = 900_000
 
 
@@ -38,7 +61,9 @@ class Scene:
 
     def __post_init__(self):
         if self.kind not in POSES:
-            raise InputError(f"kind: {self.kind!r} is not in the clay world; choose one of {', '.join(KINDS)}")
+            raise InputError(
+                f"kind: {self.kind!r} is not in the clay world; choose one of {', '.join(KINDS)}"
+            )
         for name, value in self.pose.items():
             if name not in POSES[self.kind]:
                 raise InputError(f"pose: a {self.kind} has no {name!r}; it has {', '.join(POSES[self.kind])}")
@@ -79,7 +104,7 @@ class Scene:
 
 
 def sample(seed: int, kind: str | None = None) -> Scene:
-    """The scene of a seed: same seed (and kind), same scene, same bits. Seeds from 900,000 up are kept for measuring."""
+    """The scene of a seed: same seed and kind, same bits. Seeds from 900,000 up are kept for measuring."""
     rng = np.random.default_rng([seed, 0x0C1A])
     family = rng.choice(list(_SHARE), p=list(_SHARE.values()))
     drawn = str(rng.choice(FAMILIES[family]))

@@ -43,7 +43,9 @@ class Solid:
     def local(self, x, y, z):
         """World coordinates to the solid's own p, three arrays."""
         d = (x - self.c[0], y - self.c[1], z - self.c[2])
-        return tuple((d[0] * self.R[0, i] + d[1] * self.R[1, i] + d[2] * self.R[2, i]) / self.r[i] for i in range(3))
+        return tuple(
+            (d[0] * self.R[0, i] + d[1] * self.R[1, i] + d[2] * self.R[2, i]) / self.r[i] for i in range(3)
+        )
 
     def world(self, p):
         """The solid's own coordinates (..., 3) to world coordinates (..., 3)."""
@@ -126,7 +128,7 @@ def shade(solid, n):
 
 
 def shadows(solids, x, y):
-    """Light that reaches the floor at (x, y), in (0, 1]: each solid dims it softly around its outline seen from the light."""
+    """Light that reaches the floor at (x, y), in (0, 1]: each solid dims it softly around its outline."""
     light = np.ones_like(x)
     z = (y - FLOOR_Y) / FLOOR_TILT
     for s in solids:

@@ -46,7 +46,9 @@ class Pictures(torch.utils.data.Dataset):
     def prepare(self, progress=lambda done, total: None):
         """Draw the set, if the recipe keeps one."""
         if self.recipe.pictures:
-            self.drawn = draw_set(self.path, self.recipe.pictures, workers=self.recipe.workers, progress=progress)
+            self.drawn = draw_set(
+                self.path, self.recipe.pictures, workers=self.recipe.workers, progress=progress
+            )
         return self
 
     def __getitem__(self, index):
@@ -67,7 +69,11 @@ def step_generator(recipe, part, step):
 def learning_rate(peak, step, total, recipe):
     """Warm-up, plateau, cosine down to nearly nothing."""
     done = step / total
-    fall = 1.0 if done < recipe.decay_from else 0.5 * (1 + math.cos(math.pi * (done - recipe.decay_from) / (1 - recipe.decay_from)))
+    fall = (
+        1.0
+        if done < recipe.decay_from
+        else 0.5 * (1 + math.cos(math.pi * (done - recipe.decay_from) / (1 - recipe.decay_from)))
+    )
     return peak * min(1.0, (step + 1) / recipe.warmup) * (fall + 0.01)
 
 
@@ -113,7 +119,8 @@ def fit(name, modules, loss_fn, steps, peak_lr, recipe, out, weight_decay):
         if (step + 1) % recipe.save_every == 0 or last:
             state = dict(step=step + 1, curve=curve, seconds=spent + time.monotonic() - started,
                          weights={k: m.state_dict() for k, m in modules.items()},
-                         averages={k: m.state_dict() for k, m in averages.items()}, optimizer=optimizer.state_dict())  # fmt: skip
+                         averages={k: m.state_dict() for k, m in averages.items()},
+                         optimizer=optimizer.state_dict())  # fmt: skip
             torch.save(state, path.with_suffix(".partial"))
             os.replace(path.with_suffix(".partial"), path)
         yield step + 1, mean, lr
@@ -137,7 +144,9 @@ def train_autoencoder(recipe, out, device):
     """Reconstruction of crops: absolute error, squared error and edges; latents kept near unit variance."""
     vae = parts.build_vae(recipe.size).to(device, memory_format=torch.channels_last)
     data = Pictures(recipe, out).prepare()
-    stream = batches(data, recipe, "autoencoder", recipe.vae_batch, saved_step(out, "autoencoder"), recipe.vae_steps)
+    stream = batches(
+        data, recipe, "autoencoder", recipe.vae_batch, saved_step(out, "autoencoder"), recipe.vae_steps
+    )
     c, half = recipe.vae_crop, device != "cpu"
 
     def loss_fn(step):
@@ -170,7 +179,9 @@ def trained(out, name, module, key):
 def encode_all(recipe, out, device, batch=8, progress=lambda done, total: None):
     """Latents of the whole drawn set, unscaled, kept in `latents.npy`; and the factor that makes their variance one."""
     path = out / "latents.npy"
-    vae = trained(out, "autoencoder", parts.build_vae(recipe.size), "vae").to(device, memory_format=torch.channels_last)
+    vae = trained(out, "autoencoder", parts.build_vae(recipe.size), "vae").to(
+        device, memory_format=torch.channels_last
+    )
     data = Pictures(recipe, out).prepare()
     count = recipe.pictures or 512
     if not path.exists():
@@ -192,7 +203,11 @@ def train_unet(recipe, out, device):
     text = made.text_encoder.train().to(device)
     latents, factor, vae, data = encode_all(recipe, out, device)
     abar = ddim.alphas_bar().to(device)
-    stream = batches(data, recipe, "unet", recipe.unet_batch, saved_step(out, "unet"), recipe.unet_steps) if not recipe.pictures else None
+    stream = (
+        batches(data, recipe, "unet", recipe.unet_batch, saved_step(out, "unet"), recipe.unet_steps)
+        if not recipe.pictures
+        else None
+    )
     half, b = device != "cpu", recipe.unet_batch
 
     def batch_of(step, g):
@@ -210,16 +225,30 @@ def train_unet(recipe, out, device):
         drop = torch.rand(b, generator=g) < recipe.caption_dropout
         ids = made.tokenizer([("" if d else c) for d, c in zip(drop, captions, strict=True)], padding="max_length",
                              max_length=parts.MAX_TOKENS, truncation=True, return_tensors="pt").input_ids  # fmt: skip
-        t, noise = torch.randint(0, 1000, (b,), generator=g).to(device), torch.randn(z0.shape, generator=g).to(device)
+        t, noise = (
+            torch.randint(0, 1000, (b,), generator=g).to(device),
+            torch.randn(z0.shape, generator=g).to(device),
+        )
         a = abar[t].view(-1, 1, 1, 1)
-        z = (a.sqrt() * z0.to(device) * factor + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        z = (a.sqrt() * z0.to(device) * factor + (1 - a).sqrt() * noise).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             out_ = unet(z, t, text(ids.to(device)).last_hidden_state).sample
         error = (out_.float() - noise).square().mean((1, 2, 3))
         snr = (a / (1 - a)).view(-1)
         return (error * snr.clamp(max=recipe.min_snr) / snr).mean(), error.detach().mean()
 
-    yield from fit("unet", {"unet": unet, "text_encoder": text}, loss_fn, recipe.unet_steps, recipe.unet_lr, recipe, out, 1e-3)
+    yield from fit(
+        "unet",
+        {"unet": unet, "text_encoder": text},
+        loss_fn,
+        recipe.unet_steps,
+        recipe.unet_lr,
+        recipe,
+        out,
+        1e-3,
+    )
 
 
 def export(recipe, out, folder):
@@ -229,7 +258,11 @@ def export(recipe, out, folder):
     trained(out, "autoencoder", made.vae, "vae").register_to_config(scaling_factor=factor)
     trained(out, "unet", made.unet, "unet"), trained(out, "unet", made.text_encoder, "text_encoder")
     folder = parts.save_folder(made, folder)
-    history = {"recipe": dataclasses.asdict(recipe), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    history = {
+        "recipe": dataclasses.asdict(recipe),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
     for name in ("autoencoder", "unet"):
         saved = torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True)
         history[name] = {"steps": saved["step"], "seconds": round(saved["seconds"]), "curve": saved["curve"]}
@@ -241,11 +274,19 @@ def main(argv=None):
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m dragnb.clay.train", description=__doc__.split("\n")[0])
     p.add_argument("part", choices=["pictures", "autoencoder", "unet", "export", "all"])
-    p.add_argument("--out", type=Path, default=Path("runs/clay"), help="folder of pictures, checkpoints and logs")
+    p.add_argument(
+        "--out", type=Path, default=Path("runs/clay"), help="folder of pictures, checkpoints and logs"
+    )
     p.add_argument("--recipe", choices=list(RECIPES), default="cpu")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    p.add_argument("--folder", type=Path, default=Path("data/models/clay"), help="where export writes the model")
-    p.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change single numbers of the recipe")
+    p.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"]
+    )
+    p.add_argument(
+        "--folder", type=Path, default=Path("data/models/clay"), help="where export writes the model"
+    )
+    p.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="change single numbers of the recipe"
+    )
     args = p.parse_args(argv)
     recipe = RECIPES[args.recipe]
     for item in args.set:
