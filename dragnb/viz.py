@@ -1,0 +1,195 @@
+"""Figures: pictures side by side, a drag drawn on its picture, tracks, curves, tables in colour.
+
+Every function returns a Figure that a notebook shows as the last value of a cell, or draws on the axes it is given.
+Nothing here uses pyplot: no global state, no figure shown twice. Colours are Okabe and Ito's, maps are viridis, so
+that a reader who sees no red or green loses nothing; handles and targets differ in shape as well.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from dragnb.errors import InputError
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+DASHES = ("-", "--", "-.", ":")
+HANDLE, TARGET = "#D55E00", "#0072B2"  # vermillion circle, blue square
+DIMMED = 0.45  # how much of the picture is left where the mask holds it still
+GREY = 128
+DPI = 90
+HALO = [withStroke(linewidth=3, foreground="white")]
+DOTTED = 20  # curves of up to this many points show them
+
+
+class Shown(Figure):
+    """A Figure that Jupyter shows without pyplot or a backend."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def figure(rows: int = 1, columns: int = 1, size=(3.0, 3.0), suptitle: str | None = None, **kwargs):
+    """An empty Figure and its axes, a (rows, columns) array; size is (width, height) in inches of one of them."""
+    fig = Shown(figsize=(columns * size[0], rows * size[1]), dpi=DPI, layout="constrained")
+    axes = fig.subplots(rows, columns, squeeze=False, **kwargs)
+    if suptitle:
+        fig.suptitle(suptitle, fontsize=12)
+    return fig, axes
+
+
+def as_shown(image) -> np.ndarray:
+    """A picture in any of the house's conventions as matplotlib takes it.
+
+    uint8 (h, w, 3) or float (h, w, 3) in [0, 1] stay; a tensor (1, 3, h, w) or (3, h, w) in [-1, 1] becomes (h, w, 3)
+    in [0, 1]; a map (h, w) of numbers or truth values stays (h, w). InputError on any other shape.
+    """
+    if hasattr(image, "detach"):
+        image = image.detach().float().cpu().numpy()
+        image = image[0] if image.ndim == 4 and len(image) == 1 else image
+        if image.ndim == 3 and len(image) == 3:
+            return np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
+    image = np.asarray(image)
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4)):
+        return image if image.dtype == np.uint8 or image.ndim == 2 else np.clip(image, 0, 1)
+    raise InputError(f"picture: shape {image.shape}; give (h, w, 3), (h, w) or a tensor (1, 3, h, w)")
+
+
+def show(ax, image, title: str | None = None, **kwargs):
+    """Draw one picture or map on axes, without ticks; maps are drawn in viridis, masks in black and white."""
+    image = as_shown(image)
+    cmap = "gray" if image.dtype == bool else "viridis"
+    drawn = ax.imshow(image, **({"cmap": cmap, "interpolation": "nearest"} | kwargs))
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title, fontsize=10)
+    return drawn
+
+
+def pictures(images, titles=None, columns: int | None = None, size: float = 2.6, suptitle: str | None = None):
+    """A grid of pictures, `size` inches wide each, `columns` in a row (default: all of them)."""
+    images = list(images)
+    titles = [None] * len(images) if titles is None else list(titles)
+    if not images or len(images) != len(titles):
+        raise InputError(
+            f"pictures: {len(images)} pictures and {len(titles)} titles; give one title for each"
+        )
+    columns = min(columns or len(images), len(images))
+    h, w = as_shown(images[0]).shape[:2]
+    size = (size, size * h / w + 0.3)
+    fig, axes = figure(-(-len(images) // columns), columns, size, suptitle)
+    for ax, image, title in itertools.zip_longest(axes.flat, images, titles):
+        ax.set_visible(image is not None)
+        if image is not None:
+            show(ax, image, title)
+    return fig
+
+
+def dimmed(task) -> np.ndarray:
+    """The task's picture, greyed where its mask holds it still, uint8 (h, w, 3)."""
+    if task.free:
+        return np.array(task.image)
+    pale = (DIMMED * task.image + (1 - DIMMED) * GREY).round().astype(np.uint8)
+    return np.where(task.mask[:, :, None], task.image, pale)
+
+
+def draw_drag(ax, task, mask: bool = True, title: str | None = None, image=None):
+    """Draw a task: its picture (or `image`), greyed outside the mask, an arrow from every handle to its target."""
+    show(ax, (dimmed(task) if mask else task.image) if image is None else image, title)
+    for k, (handle, target) in enumerate(zip(task.handles, task.targets, strict=True), start=1):
+        arrow = dict(arrowstyle="-|>", color="black", lw=1.5, shrinkA=0, shrinkB=0, path_effects=HALO)
+        ax.annotate("", xy=target, xytext=handle, arrowprops=arrow, zorder=3)
+        ax.plot(*handle, "o", ms=9, color=HANDLE, mec="white", mew=1.5, zorder=4)
+        ax.plot(*target, "s", ms=8, color=TARGET, mec="white", mew=1.5, zorder=4)
+        if len(task.handles) > 1:
+            ax.annotate(str(k), handle, (-9, -9), textcoords="offset points", path_effects=HALO, zorder=5)
+    return ax
+
+
+def task_figure(task, size: float = 3.0):
+    """The task's picture, and beside it the drag: handles (circles), targets (squares), what is held (grey)."""
+    w, h = task.size
+    fig, axes = figure(1, 2, (size, size * h / w + 0.3))
+    show(axes[0, 0], task.image, task.prompt if len(task.prompt) < 50 else f"{task.prompt[:47]}...")
+    draw_drag(axes[0, 1], task, title="circle to square; grey stays" if not task.free else "circle to square")
+    return fig
+
+
+def draw_tracks(ax, tracks_xy, task, title: str | None = None, image=None):
+    """Draw where handles were seen: tracks_xy (states, n, 2) in picture pixels, over the task or `image`."""
+    show(ax, task.image if image is None else image, title)
+    for track, handle, target in zip(
+        np.moveaxis(np.asarray(tracks_xy), 1, 0), task.handles, task.targets, strict=True
+    ):
+        ax.plot(*track.T, ".-", color="black", lw=1.5, ms=4, path_effects=HALO, zorder=3)
+        ax.plot(*handle, "o", ms=9, color=HANDLE, mec="white", mew=1.5, zorder=4)
+        ax.plot(*target, "s", ms=8, color=TARGET, mec="white", mew=1.5, zorder=2)
+        ax.plot(*track[-1], "*", ms=11, color="#F0E442", mec="black", zorder=5)
+    return ax
+
+
+def curves(series, xlabel, ylabel, title=None, marks=None, levels=None, ax=None, size=(5.2, 3.2), **axis):
+    """Curves on one axis, told apart by colour and dash, with a legend where there are several.
+
+    series  {label: (x, y)}, or {label: y} against 0, 1, 2 ...
+    marks, levels  {label: x} and {label: y}: thin vertical and horizontal lines, with their label written on
+    axis    anything axes have a setter for, as yscale="log" or ylim=(0, 1)
+    Returns the Figure.
+    """
+    ax = figure(size=size)[1][0, 0] if ax is None else ax
+    for k, (label, line) in enumerate(series.items()):
+        x, y = line if isinstance(line, tuple) and len(line) == 2 else (range(len(line)), line)
+        look = dict(color=COLORS[k % len(COLORS)], ls=DASHES[k % len(DASHES)], lw=1.8, label=label)
+        ax.plot(np.asarray(x), np.asarray(y), marker="o" if len(y) <= DOTTED else None, ms=4, **look)
+    for label, x in (marks or {}).items():
+        ax.axvline(x, color="0.4", lw=1, ls=":")
+        ax.annotate(label, (x, 1), (3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                    rotation=90, va="top", fontsize=8, color="0.3")  # fmt: skip
+    for label, y in (levels or {}).items():
+        ax.axhline(y, color="0.4", lw=1, ls=":")
+        ax.annotate(label, (1, y), (-3, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                    ha="right", fontsize=8, color="0.3")  # fmt: skip
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "", **axis)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    if len(series) > 1:
+        ax.legend(frameon=False, fontsize=9)
+    return ax.figure
+
+
+def heat(values, rows, cols, xlabel="", ylabel="", title=None, label="", fmt="{:.2f}", ax=None, size=None):
+    """A table of numbers (rows, columns) in colour, each written in its cell. Returns the Figure."""
+    values = np.asarray(values, dtype=float)
+    size = size or (1.6 + 0.75 * values.shape[1], 1.2 + 0.42 * values.shape[0])
+    ax = figure(size=size)[1][0, 0] if ax is None else ax
+    drawn = ax.imshow(values, cmap="viridis", aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        ink = "black" if drawn.norm(value) > 0.6 else "white"
+        ax.text(j, i, fmt.format(value), ha="center", va="center", color=ink, fontsize=9)
+    ax.set_xticks(range(len(cols)), [str(c) for c in cols])
+    ax.set_yticks(range(len(rows)), [str(r) for r in rows])
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
+    ax.figure.colorbar(drawn, ax=ax, label=label)
+    return ax.figure
+
+
+def png(fig: Figure, dpi: int = DPI) -> bytes:
+    """The figure as PNG: same figure, same bytes (no time, no version in it), packed small."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return buffer.getvalue()
+
+
+def save(fig: Figure, folder, name: str) -> Path:
+    """Write the figure to folder/name.png and return the path; the folder is made if it is missing."""
+    path = Path(folder) / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(fig))
+    return path
