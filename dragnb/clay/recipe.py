@@ -15,10 +15,12 @@ class Recipe:
         14_000  # drawn once and kept; 0: drawn anew for every step (for machines with many cores and a GPU)
     )
     heldout: int = 200  # pictures from HELDOUT_SEED up, never trained on
-    vae_steps: int = 4_000
+    vae_steps: int = 7_000
     vae_batch: int = 8
     vae_crop: int = 96  # the autoencoder has no norm layers, so crops train it as well as whole pictures
     vae_lr: float = 2e-3
+    vae_ema: float = 0.995
+    latent_spread: float = 5e-3  # weight that keeps each latent channel's variance at one
     latent_noise: float = 0.05  # added to latents before decoding, so that small denoising errors do not show
     unet_steps: int = 10_000
     unet_batch: int = 8
@@ -26,7 +28,7 @@ class Recipe:
     min_snr: float = 5.0  # weight of a noise level is min(SNR, this) / SNR (Hang et al. 2023)
     caption_dropout: float = 0.1  # trains the empty prompt, which classifier-free guidance needs
     ema: float = 0.999
-    decay_from: float = 0.5  # fraction of the steps at full learning rate
+    decay_from: float = 0.4  # fraction of the steps at full learning rate
     warmup: int = 150
     save_every: int = 250
     workers: int = 2

@@ -84,7 +84,7 @@ def update_average(average, current, decay, step):
     torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - d)
 
 
-def fit(name, modules, loss_fn, steps, peak_lr, recipe, out, weight_decay):
+def fit(name, modules, loss_fn, steps, peak_lr, recipe, out, weight_decay, ema):
     """Train `modules` (name -> module) by `loss_fn(step) -> loss`: a generator of (step, loss, lr), step by step.
 
     Every `save_every` steps, and at the end, `out/name.pt` holds weights, averages, optimiser and the loss curve.
@@ -111,7 +111,7 @@ def fit(name, modules, loss_fn, steps, peak_lr, recipe, out, weight_decay):
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         for k, m in modules.items():
-            update_average(averages[k], m, recipe.ema, step)
+            update_average(averages[k], m, ema, step)
         mean = float(shown) if mean is None else 0.98 * mean + 0.02 * float(shown)
         last = step + 1 == steps
         if (step + 1) % 50 == 0 or last:
@@ -162,10 +162,24 @@ def train_autoencoder(recipe, out, device):
         y, z = y.float(), z.float()
         edges = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
         loss = (y - x).abs().mean() + (y - x).square().mean() + 0.5 * edges
-        loss = loss + 1e-3 * (z.square().mean() - 1).abs()
+        coarse = (
+            torch.nn.functional.avg_pool2d(y - x, 8).abs().mean()
+        )  # flat colours, which the eye sees first
+        spread = (z.var((0, 2, 3)) - 1).abs().mean()  # every latent channel at one scale, as the noise is
+        loss = loss + 2 * coarse + recipe.latent_spread * spread
         return loss, (y - x).detach().square().mean()
 
-    yield from fit("autoencoder", {"vae": vae}, loss_fn, recipe.vae_steps, recipe.vae_lr, recipe, out, 0.0)
+    yield from fit(
+        "autoencoder",
+        {"vae": vae},
+        loss_fn,
+        recipe.vae_steps,
+        recipe.vae_lr,
+        recipe,
+        out,
+        0.0,
+        recipe.vae_ema,
+    )
 
 
 def trained(out, name, module, key):
@@ -248,6 +262,7 @@ def train_unet(recipe, out, device):
         recipe,
         out,
         1e-3,
+        recipe.ema,
     )
 
 
