@@ -104,7 +104,7 @@ def draw_drag(ax, task, mask: bool = True, title: str | None = None, image=None)
     """Draw a task: its picture (or `image`), greyed outside the mask, an arrow from every handle to its target."""
     show(ax, (dimmed(task) if mask else task.image) if image is None else image, title)
     for k, (handle, target) in enumerate(zip(task.handles, task.targets, strict=True), start=1):
-        arrow = dict(arrowstyle="-|>", color="black", lw=1.5, shrinkA=0, shrinkB=0, path_effects=HALO)
+        arrow = dict(arrowstyle="-|>", color="black", lw=1.5, shrinkA=0, shrinkB=5, path_effects=HALO)
         ax.annotate("", xy=target, xytext=handle, arrowprops=arrow, zorder=3)
         ax.plot(*handle, "o", ms=9, color=HANDLE, mec="white", mew=1.5, zorder=4)
         ax.plot(*target, "s", ms=8, color=TARGET, mec="white", mew=1.5, zorder=4)
