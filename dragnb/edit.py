@@ -79,6 +79,7 @@ def run(
     cancel    asked between events (a callable, or a threading.Event): once true the generator ends without a result
     side      the canvas' longer side in pixels, default the model's own; lower it to save memory
 
+    Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
     Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
     that stage early and yields the best so far (`interrupted`); before the drag it is raised.
     """

@@ -107,6 +107,18 @@ def test_training_moves_only_the_adapter_and_leaks_no_gradient(smoke, z, cond):
     assert same(bits(smoke), before)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_weights_train_a_float32_adapter(smoke_folder, z, dtype):
+    model = sd.load(str(smoke_folder), device="cpu", dtype=dtype)
+    settings = Settings(lora_steps=30, lora_rank=8, lora_batch=2, lora_lr=5e-3)
+    with lora.attached(model, settings) as params:
+        losses = [
+            s.loss for s in lora.finetune(model, (z, torch.zeros_like(z)), sd.embed(model, ""), settings)
+        ]
+        assert {p.dtype for p in params} == {torch.float32}
+    assert sum(losses[-8:]) < 0.98 * sum(losses[:8])
+
+
 def test_stopping_early_keeps_what_was_learned(smoke, z, cond):
     settings = Settings(lora_steps=50, lora_rank=2, lora_batch=1)
     with lora.attached(smoke, settings):
