@@ -1,0 +1,15 @@
+"""The clay world: scenes with exact ground truth, and the training of the bundled model.
+
+The names most wanted, imported when first named: `sample(seed)` a scene, `task(seed, kind, edit)` a drag task with its
+truth, `locate(task, picture)` where the content went.
+"""
+
+import importlib
+
+_HOME = {"sample": "scene", "Scene": "scene", "task": "tasks", "ClayTask": "tasks", "locate": "oracle"}
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(_HOME)}")
