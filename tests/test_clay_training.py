@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from dragnb import sd
-from dragnb.clay import train
+from dragnb.clay import fit, train
 from dragnb.clay.evaluate import autoencoder
 from dragnb.clay.model import build
 from dragnb.clay.recipe import RECIPES
+from dragnb.errors import InputError
 
 SMOKE = RECIPES["smoke"]
 SHIPPED = Path(__file__).parents[1] / "data" / "models" / "clay"
@@ -68,7 +69,7 @@ def test_a_killed_training_process_resumes_to_the_same_bits(finished, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    reached = train.saved_step(tmp_path, "autoencoder")
+    reached = fit.saved_step(tmp_path, "autoencoder")
     longer = replace(
         SMOKE, vae_steps=reached + 3, decay_from=1.0
     )  # at full rate, so that lengths do not matter
@@ -99,7 +100,7 @@ def test_the_exported_folder_is_read_by_plain_diffusers_and_samples_with_guidanc
         "a red cat", num_inference_steps=2, guidance_scale=3.0, generator=generator, output_type="np"
     )
     assert picture.images.shape == (1, 256, 256, 3) and np.isfinite(picture.images).all()
-    latents = torch.from_numpy(np.load(finished / "latents.npy"))
+    latents = torch.from_numpy(np.load(next(finished.glob("latents-*.npy"))))
     assert (latents * pipe.vae.config.scaling_factor).std() == pytest.approx(1, rel=1e-3)
     assert json.loads((folder / "training.json").read_text())["unet"]["steps"] == SMOKE.unet_steps
     assert sd.load(str(folder)).side == 256
@@ -113,6 +114,25 @@ def test_export_keeps_what_lies_beside_the_weights(finished, tmp_path):
     assert not list(tmp_path.glob(".model-*")), "nothing half-written is left"
 
 
+def test_an_adopted_model_is_trained_on_from_its_own_weights(finished, tmp_path):
+    folder = train.export(SMOKE, finished, tmp_path / "model")
+    train.adopt(SMOKE, tmp_path, folder)
+    (step, loss, _), *_ = train.train_unet(SMOKE, tmp_path, "cpu")
+    adopted, origin = weights(tmp_path, "autoencoder"), weights(finished, "autoencoder")
+    assert step == 1 and loss > 0
+    assert all(torch.allclose(adopted["vae"][k], origin["vae"][k], atol=2e-3) for k in origin["vae"])
+    with pytest.raises(InputError, match="holds a training of its own"):
+        train.adopt(SMOKE, tmp_path, folder)
+
+
+def test_the_tokenizer_is_the_same_in_every_process():
+    code = "from dragnb.clay.model import build_tokenizer as b; print(sorted(b().get_vocab().items()))"
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "ab"
+    ]
+    assert runs[0].stdout == runs[1].stdout and "cat</w>" in runs[0].stdout
+
+
 def test_any_text_can_be_tokenised_and_captions_take_one_token_a_word():
     tokenizer = build("smoke").tokenizer
     ids = tokenizer("a red cat on green ground under a blue sky").input_ids
@@ -124,7 +144,7 @@ def test_any_text_can_be_tokenised_and_captions_take_one_token_a_word():
 def test_an_unknown_number_of_the_recipe_is_refused(capsys):
     with pytest.raises(SystemExit):
         train.main(["pictures", "--set", "batchsize=3"])
-    assert "a recipe has no 'batchsize'" in capsys.readouterr().err
+    assert "a recipe has no number 'batchsize'" in capsys.readouterr().err
 
 
 needs_model = pytest.mark.skipif(

@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
+
+from dragnb.clay.words import WORDS
 
 SIZES = {
     # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
@@ -29,6 +32,7 @@ SIZES = {
 }  # fmt: skip
 BETA_START, BETA_END = 0.00085, 0.012
 MAX_TOKENS = 77
+WORD_END = "</w>"  # as in CLIP
 
 
 @dataclass(frozen=True)
@@ -90,29 +94,47 @@ def build_text_encoder(size: str, vocab: int, bos: int, eos: int):
 
 
 def build_tokenizer():
-    """A CLIPTokenizer whose byte-pair vocabulary was fitted to the clay world's captions; any text can be encoded."""
-    from tokenizers import pre_tokenizers, trainers
+    """A CLIPTokenizer whose byte-pair vocabulary has each word of the clay world as one token; any text can be encoded.
+
+    The merges are found here and not by a library's trainer, since that one breaks ties differently in every process,
+    and a model must meet the same token numbers whenever its training is resumed.
+    """
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    from dragnb.clay.words import CORPUS
-
-    start, end = "<|startoftext|>", "<|endoftext|>"
-    raw = CLIPTokenizer(vocab={start: 0, end: 1}, merges=[]).backend_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=[start, end], end_of_word_suffix="</w>", show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    raw.train_from_iterator(CORPUS, trainer)
-    fitted = json.loads(raw.to_str())["model"]
-    vocab, merges = (
-        dict(fitted["vocab"]),
-        [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in fitted["merges"]],
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = pair_merges(WORDS)
+    tokens = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *letters,
+        *(c + WORD_END for c in letters),
+        *map("".join, merges),
+    ]
+    return CLIPTokenizer(
+        vocab={t: i for i, t in enumerate(tokens)}, merges=merges, model_max_length=MAX_TOKENS
     )
-    for letter in sorted(
-        pre_tokenizers.ByteLevel.alphabet()
-    ):  # a letter that ends an unseen word needs an entry too
-        vocab.setdefault(letter + "</w>", len(vocab))
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def pair_merges(words):
+    """Byte-pair merges until every word is one token: the most frequent pair first, the first by spelling on ties."""
+    split = [(*word[:-1], word[-1] + WORD_END) for word in sorted(set(words))]
+    merges = []
+    while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        split = [_merged(parts, best) for parts in split]
+    return merges
+
+
+def _merged(parts, pair):
+    out = []
+    for part in parts:
+        if out and (out[-1], part) == pair:
+            out[-1] += part
+        else:
+            out.append(part)
+    return tuple(out)
 
 
 def build_scheduler():

@@ -11,9 +11,7 @@ class Recipe:
 
     size: str = "clay"  # a key of clay.model.SIZES
     seed: int = 0
-    pictures: int = (
-        14_000  # drawn once and kept; 0: drawn anew for every step (for machines with many cores and a GPU)
-    )
+    pictures: int = 9_000  # drawn once and kept; 0: drawn anew for every step (many cores and a GPU)
     heldout: int = 200  # pictures from HELDOUT_SEED up, never trained on
     vae_steps: int = 7_000
     vae_batch: int = 8
@@ -25,6 +23,7 @@ class Recipe:
     unet_steps: int = 10_000
     unet_batch: int = 8
     unet_lr: float = 1e-3
+    focus: tuple = (250, 800)  # half of the samples have a timestep in here, where shape and pose are decided
     min_snr: float = 5.0  # weight of a noise level is min(SNR, this) / SNR (Hang et al. 2023)
     caption_dropout: float = 0.1  # trains the empty prompt, which classifier-free guidance needs
     ema: float = 0.999
