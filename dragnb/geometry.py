@@ -82,6 +82,8 @@ class Frame:
 
     def xy_to_yx(self, points, map_hw: tuple[int, int]) -> Tensor:
         """(n, 2) picture pixels -> (n, 2) float32 cells (row, column) of an h x w map, clamped into it."""
+        if isinstance(points, np.ndarray):
+            points = points.copy()  # a task's may not be written to, which torch warns of
         xy = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)
         yx = (xy.flip(1) + 0.5) * self._cells_per_pixel(map_hw) - 0.5
         last = torch.tensor(map_hw, dtype=torch.float64) - 1

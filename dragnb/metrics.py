@@ -52,7 +52,7 @@ def psnr(a, b, mask=None) -> float:
     a, b = _pair(a, b)
     error = (a - b).square().mean(dim=(0, 1))
     if mask is not None:
-        counted = torch.as_tensor(np.asarray(mask)).reshape(error.shape) > 0
+        counted = torch.as_tensor(np.array(mask)).reshape(error.shape) > 0
         if not counted.any():
             raise InputError("mask: it is empty, so no pixel counts; leave it out for the whole picture")
         error = error[counted]
@@ -76,7 +76,7 @@ def ssim(a, b) -> float:
 
 def distances(found, wanted) -> Tensor:
     """(n,) Euclidean distances between two lists of points (n, 2), in their own unit."""
-    found, wanted = (torch.as_tensor(np.asarray(p)).double() for p in (found, wanted))
+    found, wanted = (torch.as_tensor(np.array(p)).double() for p in (found, wanted))
     if found.shape != wanted.shape or found.ndim != 2 or found.shape[1] != 2:
         raise InputError(f"points: {tuple(found.shape)} against {tuple(wanted.shape)}; give two lists (n, 2)")
     return (found - wanted).norm(dim=1)

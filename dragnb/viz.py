@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ HANDLE, TARGET = "#D55E00", "#0072B2"  # vermillion circle, blue square
 DIMMED = 0.45  # how much of the picture is left where the mask holds it still
 GREY = 128
 DPI = 90
+TITLE = 10
+LINE = 36  # characters of a title that fit over a picture of 3 inches
 HALO = [withStroke(linewidth=3, foreground="white")]
 DOTTED = 20  # curves of up to this many points show them
 
@@ -69,7 +72,7 @@ def show(ax, image, title: str | None = None, **kwargs):
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
     if title:
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title, fontsize=TITLE)
     return drawn
 
 
@@ -104,10 +107,10 @@ def draw_drag(ax, task, mask: bool = True, title: str | None = None, image=None)
     """Draw a task: its picture (or `image`), greyed outside the mask, an arrow from every handle to its target."""
     show(ax, (dimmed(task) if mask else task.image) if image is None else image, title)
     for k, (handle, target) in enumerate(zip(task.handles, task.targets, strict=True), start=1):
-        arrow = dict(arrowstyle="-|>", color="black", lw=1.5, shrinkA=0, shrinkB=5, path_effects=HALO)
+        arrow = dict(arrowstyle="-|>", color="black", lw=1.5, shrinkA=0, shrinkB=3, path_effects=HALO)
         ax.annotate("", xy=target, xytext=handle, arrowprops=arrow, zorder=3)
-        ax.plot(*handle, "o", ms=9, color=HANDLE, mec="white", mew=1.5, zorder=4)
-        ax.plot(*target, "s", ms=8, color=TARGET, mec="white", mew=1.5, zorder=4)
+        ax.plot(*handle, "o", ms=7, color=HANDLE, mec="white", mew=1.2, zorder=4)
+        ax.plot(*target, "s", ms=6.5, color=TARGET, mec="white", mew=1.2, zorder=4)
         if len(task.handles) > 1:
             ax.annotate(str(k), handle, (-9, -9), textcoords="offset points", path_effects=HALO, zorder=5)
     return ax
@@ -116,8 +119,9 @@ def draw_drag(ax, task, mask: bool = True, title: str | None = None, image=None)
 def task_figure(task, size: float = 3.0):
     """The task's picture, and beside it the drag: handles (circles), targets (squares), what is held (grey)."""
     w, h = task.size
-    fig, axes = figure(1, 2, (size, size * h / w + 0.3))
-    show(axes[0, 0], task.image, task.prompt if len(task.prompt) < 50 else f"{task.prompt[:47]}...")
+    fig, axes = figure(1, 2, (size, size * h / w + 0.5))
+    prompt = textwrap.fill(textwrap.shorten(task.prompt, 2 * LINE, placeholder=" ..."), LINE)
+    show(axes[0, 0], task.image, prompt)
     draw_drag(axes[0, 1], task, title="circle to square; grey stays" if not task.free else "circle to square")
     return fig
 
@@ -129,8 +133,8 @@ def draw_tracks(ax, tracks_xy, task, title: str | None = None, image=None):
         np.moveaxis(np.asarray(tracks_xy), 1, 0), task.handles, task.targets, strict=True
     ):
         ax.plot(*track.T, ".-", color="black", lw=1.5, ms=4, path_effects=HALO, zorder=3)
-        ax.plot(*handle, "o", ms=9, color=HANDLE, mec="white", mew=1.5, zorder=4)
-        ax.plot(*target, "s", ms=8, color=TARGET, mec="white", mew=1.5, zorder=2)
+        ax.plot(*handle, "o", ms=7, color=HANDLE, mec="white", mew=1.2, zorder=4)
+        ax.plot(*target, "s", ms=6.5, color=TARGET, mec="white", mew=1.2, zorder=2)
         ax.plot(*track[-1], "*", ms=11, color="#F0E442", mec="black", zorder=5)
     return ax
 
@@ -156,7 +160,8 @@ def curves(series, xlabel, ylabel, title=None, marks=None, levels=None, ax=None,
         ax.axhline(y, color="0.4", lw=1, ls=":")
         ax.annotate(label, (1, y), (-3, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
                     ha="right", fontsize=8, color="0.3")  # fmt: skip
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "", **axis)
+    ax.set(xlabel=xlabel, ylabel=ylabel, **axis)
+    ax.set_title(title or "", fontsize=TITLE)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     if len(series) > 1:
@@ -175,7 +180,8 @@ def heat(values, rows, cols, xlabel="", ylabel="", title=None, label="", fmt="{:
         ax.text(j, i, fmt.format(value), ha="center", va="center", color=ink, fontsize=9)
     ax.set_xticks(range(len(cols)), [str(c) for c in cols])
     ax.set_yticks(range(len(rows)), [str(r) for r in rows])
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set_title(title or "", fontsize=TITLE)
     ax.figure.colorbar(drawn, ax=ax, label=label)
     return ax.figure
 

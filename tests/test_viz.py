@@ -1,0 +1,85 @@
+"""Figures: every convention of a picture is shown alike, a drag is drawn where it is, a file is the same twice."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dragnb import viz
+from dragnb.errors import InputError
+from dragnb.task import DragTask
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def drag_task(picture):
+    mask = np.zeros((60, 80), bool)
+    mask[10:50, 10:70] = True
+    return DragTask(picture, [[20, 30], [30, 40]], [[50, 20], [60, 45]], mask, "a cat")
+
+
+def test_a_picture_is_shown_alike_in_all_its_conventions(picture):
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+    for given in (tensor, tensor[None], picture / 255.0):
+        assert np.allclose(viz.as_shown(given), picture / 255.0, atol=1e-6)
+    assert viz.as_shown(picture) is picture
+    assert viz.as_shown(torch.ones(4, 5)).shape == (4, 5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 4, 2), (2, 3, 8, 8)])
+def test_what_is_no_picture_is_refused_by_its_shape(shape):
+    with pytest.raises(InputError, match="picture: shape"):
+        viz.as_shown(torch.zeros(shape))
+
+
+def test_a_grid_has_one_place_for_each_picture_and_needs_a_title_for_each(picture):
+    fig = viz.pictures([picture] * 5, list("abcde"), columns=3)
+
+    assert [ax.get_title() for ax in fig.axes if ax.get_visible()] == list("abcde")
+    with pytest.raises(InputError, match="2 pictures and 1 titles"):
+        viz.pictures([picture] * 2, ["a"])
+    with pytest.raises(InputError, match="0 pictures"):
+        viz.pictures([])
+
+
+def test_a_drag_is_drawn_where_it_is_with_two_shapes_and_the_rest_dimmed(drag_task):
+    ax = viz.draw_drag(viz.figure()[1][0, 0], drag_task)
+
+    drawn = {line.get_marker(): line.get_xydata().tolist() for line in ax.lines[:2]}
+    assert drawn == {"o": [[20, 30]], "s": [[50, 20]]}
+    shown = ax.images[0].get_array()
+    assert (shown[drag_task.mask] == drag_task.image[drag_task.mask]).all()
+    assert shown[~drag_task.mask].std() < 0.6 * drag_task.image[~drag_task.mask].std()
+
+
+def test_tracks_end_with_a_star_where_the_handle_was_seen_last(drag_task):
+    tracks = np.stack([drag_task.handles, drag_task.handles + 3, drag_task.handles + 5])
+
+    ax = viz.draw_tracks(viz.figure()[1][0, 0], tracks, drag_task)
+
+    stars = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_marker() == "*"]
+    assert stars == [[25, 35], [35, 45]]
+
+
+def test_curves_and_tables_carry_their_labels_and_numbers():
+    fig = viz.curves({"a": [3, 2, 1], "b": ([0, 5], [1, 1])}, "step", "loss", levels={"goal": 1}, ylim=(0, 4))
+    table = viz.heat([[1, 2], [3, np.nan]], ["x", "y"], [10, 20], title="dB", fmt="{:.1f}")
+
+    ax = fig.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()) == ("step", "loss", (0, 4))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in table.axes[0].texts] == ["1.0", "2.0", "3.0", "nan"]
+
+
+def test_a_saved_figure_is_the_same_twice_and_tells_nothing_of_when_and_by_what(drag_task, tmp_path):
+    first = viz.save(viz.task_figure(drag_task), tmp_path / "new", "drag")
+    again = viz.save(viz.task_figure(drag_task), tmp_path, "drag")
+
+    assert first.name == "drag.png" and first.read_bytes() == again.read_bytes()
+    assert set(Image.open(first).info) <= {"dpi"}
+    assert viz.task_figure(drag_task)._repr_png_() == first.read_bytes()
