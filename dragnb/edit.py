@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor
 
 from dragnb import attention, ddim, drag, sd
-from dragnb.config import Settings, profile
+from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.prepare import Cancelled, Event, Prepared, Reporter, prepare, stages
+from dragnb.prepare import Cancelled, Event, Prepared, Reporter, default_settings, prepare, stages
 from dragnb.store import Store
 from dragnb.task import DragTask
 
@@ -74,7 +74,7 @@ def run(
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
-    settings  default: the profile "fast"
+    settings  default: the profile "clay" for the bundled model, else "fast"
     store     where stages are kept; default: the user's cache folder
     cancel    asked between events (a callable, or a threading.Event): once true the generator ends without a result
     side      the canvas' longer side in pixels, default the model's own; lower it to save memory
@@ -83,7 +83,7 @@ def run(
     Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
     that stage early and yields the best so far (`interrupted`); before the drag it is raised.
     """
-    settings = profile("fast") if settings is None else settings
+    settings = default_settings(model) if settings is None else settings
     for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")

@@ -125,11 +125,16 @@ class Reporter:
             raise Cancelled
 
 
+def default_settings(model) -> Settings:
+    """The profile that suits a model: "clay" for the bundled one, "fast" for any other."""
+    return profile("clay" if getattr(model, "name", model) == "clay" else "fast")
+
+
 def prepare(
     task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None
 ) -> Prepared:
     """All of an edit of `task` that comes before the drag, from the cache where it is there; see `edit.run`."""
-    settings = profile("fast") if settings is None else settings
+    settings = default_settings(model) if settings is None else settings
     events = stages(task, model, settings, store or Store(), side, Reporter())
     while True:
         try:

@@ -121,7 +121,7 @@ All settings: `training.json`. Again: `python -m dragnb.clay.train all` on a CPU
 ![loss curves](curves.png)
 
 ## Quality, on seeds never trained on
-`python -m dragnb.clay.evaluate`, profile "fast":
+`python -m dragnb.clay.evaluate`, profile "clay":
 
 | what | measured | bar | |
 |---|---|---|---|

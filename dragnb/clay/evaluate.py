@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dragnb import metrics, sd
 from dragnb.clay.oracle import locate
@@ -41,7 +44,7 @@ def autoencoder(model, count=200):
 
 def edits(model, count=24, settings=None, store=None, clays=None):
     """Edit `count` held-out clay tasks; yields (clay task, Result, figures of the one edit)."""
-    settings = settings or profile("fast")
+    settings = settings or profile("clay")
     for clay in clays or tasks(count):
         started = time.perf_counter()
         result = edit(clay.task, model, settings, store)
@@ -59,6 +62,26 @@ def edits(model, count=24, settings=None, store=None, clays=None):
             steps=len(result.states) - 1, reached=bool(result.reached), seconds=round(seconds, 1),
         )  # fmt: skip
         yield clay, result, figures
+
+
+def _one_edit(job):
+    """One task in a worker process: its figures, and before, edit and truth side by side."""
+    name, clay, settings, threads = job
+    if threads:
+        torch.set_num_threads(threads)
+    ((_, result, row),) = edits(sd.load(name), settings=settings, clays=[clay])
+    return row, np.concatenate([clay.task.image, result.image, clay.picture_after], 1)
+
+
+def all_edits(name, count, settings, jobs=1):
+    """The rows and strips of `count` tasks in order, as they come, from `jobs` processes that share the cores."""
+    threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
+    work = [(name, clay, settings, threads) for clay in tasks(count)]
+    if jobs == 1:
+        yield from map(_one_edit, work)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_one_edit, work)
 
 
 def summary(psnrs, rows):
@@ -85,17 +108,18 @@ def main(argv=None):
     p.add_argument("--model", default="clay")
     p.add_argument("--pictures", type=int, default=200)
     p.add_argument("--tasks", type=int, default=24)
-    p.add_argument("--profile", default="fast")
+    p.add_argument("--jobs", type=int, default=1, help="processes that edit at once; they share the cores")
+    p.add_argument("--profile", default="clay")
     p.add_argument("--out", type=Path, help="folder for evaluation.json and edits.png")
     args = p.parse_args(argv)
     model = sd.load(args.model)
     psnrs = list(autoencoder(model, args.pictures))
     _say(f"autoencoder: {np.mean(psnrs):.2f} dB over {len(psnrs)} pictures, worst {np.min(psnrs):.2f}")
     rows, strips = [], []
-    for clay, result, row in edits(model, args.tasks, profile(args.profile)):
+    for row, strip in all_edits(args.model, args.tasks, profile(args.profile), args.jobs):
         _say("  ".join(f"{k} {v}" for k, v in row.items()))
         rows.append(row)
-        strips.append(np.concatenate([clay.task.image, result.image, clay.picture_after], 1))
+        strips.append(strip)
     found = summary(psnrs, rows)
     for name, bar in BARS.items():
         _say(
