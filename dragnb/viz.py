@@ -126,8 +126,12 @@ def task_figure(task, size: float = 3.0):
     return fig
 
 
-def draw_tracks(ax, tracks_xy, task, title: str | None = None, image=None):
-    """Draw where handles were seen: tracks_xy (states, n, 2) in picture pixels, over the task or `image`."""
+def draw_tracks(ax, tracks_xy, task, title: str | None = None, image=None, margin: float | None = None):
+    """Draw where handles were seen, over the task or `image`: dots from the circle to a star.
+
+    tracks_xy  (states, n, 2) picture pixels
+    margin     show only so many pixels around the points; None shows the whole picture
+    """
     show(ax, task.image if image is None else image, title)
     for track, handle, target in zip(
         np.moveaxis(np.asarray(tracks_xy), 1, 0), task.handles, task.targets, strict=True
@@ -136,6 +140,10 @@ def draw_tracks(ax, tracks_xy, task, title: str | None = None, image=None):
         ax.plot(*handle, "o", ms=7, color=HANDLE, mec="white", mew=1.2, zorder=4)
         ax.plot(*target, "s", ms=6.5, color=TARGET, mec="white", mew=1.2, zorder=2)
         ax.plot(*track[-1], "*", ms=11, color="#F0E442", mec="black", zorder=5)
+    if margin is not None:
+        places = np.concatenate([np.reshape(tracks_xy, (-1, 2)), task.handles, task.targets])
+        (x0, y0), (x1, y1) = places.min(0) - margin, places.max(0) + margin
+        ax.set(xlim=(x0, x1), ylim=(y1, y0))
     return ax
 
 
