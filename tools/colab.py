@@ -8,13 +8,13 @@ and the first cell unpacks a dragnb.zip (of the folder `dragnb`, the repository)
 """
 
 import argparse
-import os
 import sys
 import tomllib
 from pathlib import Path
 from urllib.parse import urlparse
 
 import nbformat
+from notebook_outputs import replace
 
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "colab"
@@ -98,15 +98,6 @@ def apply(book, name: str, url: str | None) -> None:
         cell.id = "colab"
         book.cells.insert(1, cell)
     cell.source = bootstrap(url)
-
-
-def replace(book, path: Path) -> None:
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        nbformat.write(book, temp)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

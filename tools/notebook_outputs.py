@@ -23,10 +23,15 @@ def commit(executed: Path, source: Path, root: Path) -> None:
         cell["id"], cell["metadata"] = original["id"], original["metadata"]
         if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
             raise ValueError(f"{executed} was not run to its end: {cell.source.splitlines()[0]}")
-    temp = source.with_name(f".{source.name}.{os.getpid()}.tmp")
+    replace(book, source)
+
+
+def replace(book, path: Path) -> None:
+    """Write a notebook beside its old self, then rename: whole or not at all."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         nbformat.write(book, temp)
-        os.replace(temp, source)
+        os.replace(temp, path)
     finally:
         temp.unlink(missing_ok=True)
 

@@ -12,7 +12,6 @@ class Recipe:
     size: str = "clay"  # a key of clay.model.SIZES
     seed: int = 0
     pictures: int = 9_000  # drawn once and kept; 0: drawn anew for every step (many cores and a GPU)
-    heldout: int = 200  # pictures from HELDOUT_SEED up, never trained on
     vae_steps: int = 7_000
     vae_batch: int = 8
     vae_crop: int = 96  # the autoencoder has no norm layers, so crops train it as well as whole pictures
@@ -33,11 +32,11 @@ class Recipe:
     workers: int = 2
 
 
-HELDOUT_SEED = 800_000
+HELDOUT_SEED = 800_000  # seeds from here on are never trained on
 RECIPES = {
     "cpu": Recipe(),
     "gpu": Recipe(pictures=0, vae_steps=40_000, vae_batch=32, vae_crop=128, unet_steps=60_000, unet_batch=128,
                   ema=0.9998, save_every=1000, workers=14),
-    "smoke": Recipe(size="smoke", pictures=24, heldout=4, vae_steps=6, vae_batch=2, vae_crop=64, unet_steps=6,
+    "smoke": Recipe(size="smoke", pictures=24, vae_steps=6, vae_batch=2, vae_crop=64, unet_steps=6,
                     unet_batch=2, warmup=2, save_every=2, workers=1),
 }  # fmt: skip

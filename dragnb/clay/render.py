@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dragnb.clay.solids import FLOOR_Y, front, normals, shade, shadows
+from dragnb.clay.solids import front, normals, shade, shadows
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,3 @@ def _resize(values, x_from, y_from, x_to, y_to):
     wx, wy = (ix - x0).astype(np.float32), (iy - y0).astype(np.float32)[:, None]
     rows = values[:, x0] * (1 - wx) + values[:, x0 + 1] * wx
     return rows[y0] * (1 - wy) + rows[y0 + 1] * wy
-
-
-def floor_point(x, z):
-    """The floor's height y at (x, z) is FLOOR_Y + FLOOR_TILT z; objects stand on it at z = 0."""
-    return np.array([x, FLOOR_Y, z])
