@@ -121,6 +121,9 @@ def test_an_adopted_model_is_trained_on_from_its_own_weights(finished, tmp_path)
     adopted, origin = weights(tmp_path, "autoencoder"), weights(finished, "autoencoder")
     assert step == 1 and loss > 0
     assert all(torch.allclose(adopted["vae"][k], origin["vae"][k], atol=2e-3) for k in origin["vae"])
+    before = json.loads((folder / "training.json").read_text())
+    after = json.loads((train.export(SMOKE, tmp_path, tmp_path / "again") / "training.json").read_text())
+    assert after["before"] == before and after["autoencoder"] == before["autoencoder"]
     with pytest.raises(InputError, match="holds a training of its own"):
         train.adopt(SMOKE, tmp_path, folder)
 

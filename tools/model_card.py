@@ -74,6 +74,26 @@ def sheet(pictures, columns, path):
     grid.resize((grid.width // 2, grid.height // 2), Image.LANCZOS).save(path, optimize=True)
 
 
+def unet_training(history):
+    """What the U-Net went through, first training first, one line of Markdown each with its note."""
+    lines, total = [], 0
+    while history:
+        recipe, unet = history["recipe"], history["unet"]
+        total += unet["steps"] * recipe["unet_batch"]
+        note = f"\n    {history['note'].strip()}" if history.get("note") else ""
+        minutes, dropped = unet["seconds"] / 60, recipe["caption_dropout"]
+        line = f"""  - {unet["steps"]} steps of {recipe["unet_batch"]} latents, {minutes:.0f} minutes; averaged weights
+    (EMA {recipe["ema"]}); captions dropped with probability {dropped}.{note}"""
+        lines.insert(0, line)
+        history = history.get("before")
+    rounds = (
+        "in one go"
+        if len(lines) == 1
+        else f"in {len(lines)} goes, each from the averaged weights of the last"
+    )
+    return f"- U-Net and text encoder, jointly, {total:,} samples {rounds}:\n" + "\n".join(lines)
+
+
 def text(history, found, hardware, prompts, sizes):
     """The card, in Markdown."""
     recipe, s = history["recipe"], found["summary"]
@@ -84,7 +104,6 @@ def text(history, found, hardware, prompts, sizes):
             f"| {meaning} | {s[key]} | {BARS[key]} | {'reached' if gap >= 0 else f'missed by {-gap:.2f}'} |"
         )
     parts = "\n".join(f"| {name} | {count / 1e6:.2f} M |" for name, count in sizes.items())
-    minutes = {k: history[k]["seconds"] / 60 for k in ("autoencoder", "unet")}
     drawn = (
         f"{recipe['pictures']:,} pictures drawn once" if recipe["pictures"] else "pictures drawn on the fly"
     )
@@ -110,11 +129,9 @@ name kind, colours, ground and sky. Held out: seeds from {HELDOUT_SEED}; seeds f
 ## Training
 On {hardware}; torch {history["torch"]}.
 - Autoencoder: {history["autoencoder"]["steps"]} steps of {recipe["vae_batch"]} crops of {recipe["vae_crop"]} px,
-  {minutes["autoencoder"]:.0f} minutes.
-- U-Net and text encoder, jointly: {history["unet"]["steps"]} steps of {recipe["unet_batch"]} latents
-  ({history["unet"]["steps"] * recipe["unet_batch"]:,} samples), {minutes["unet"]:.0f} minutes;
-  captions dropped with probability {recipe["caption_dropout"]}; averaged weights (EMA {recipe["ema"]}).
-{history.get("note", "")}
+  {history["autoencoder"]["seconds"] / 60:.0f} minutes.
+{unet_training(history)}
+
 All settings: `training.json`. Again: `python -m dragnb.clay.train all` on a CPU,
 `python -m dragnb.clay.train all --recipe gpu` on a GPU (longer, on pictures drawn on the fly).
 

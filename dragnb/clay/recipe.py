@@ -19,8 +19,8 @@ class Recipe:
     vae_ema: float = 0.995
     latent_spread: float = 5e-3  # weight that keeps each latent channel's variance at one
     latent_noise: float = 0.05  # added to latents before decoding, so that small denoising errors do not show
-    unet_steps: int = 10_000
-    unet_batch: int = 8
+    unet_steps: int = 5_700
+    unet_batch: int = 16
     unet_lr: float = 1e-3
     focus: tuple = (250, 800)  # half of the samples have a timestep in here, where shape and pose are decided
     min_snr: float = 5.0  # weight of a noise level is min(SNR, this) / SNR (Hang et al. 2023)

@@ -157,7 +157,10 @@ def train_unet(recipe, out, device):
 
 
 def adopt(recipe, out, folder):
-    """Begin from a finished model: its autoencoder is kept, its U-Net and text encoder are trained on from step 0."""
+    """Begin from a finished model: its autoencoder is kept, its U-Net and text encoder are trained on from step 0.
+
+    What was done to the model before goes along (`adopted.json`), and into the training.json of what is exported.
+    """
     from diffusers import AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPTextModel
 
@@ -165,9 +168,12 @@ def adopt(recipe, out, folder):
         raise InputError(f"out: {out} holds a training of its own; adopt a model into an empty folder")
     kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
     made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
-    vae = {"vae": made.pop("vae")}
-    checkpoint(out / "autoencoder.pt", recipe.vae_steps, [], 0.0, vae, vae, {})
+    vae, record = {"vae": made.pop("vae")}, Path(folder) / "training.json"
+    before = json.loads(record.read_text()) if record.exists() else {}
+    known = before.get("autoencoder", {"curve": [], "seconds": 0.0})
+    checkpoint(out / "autoencoder.pt", recipe.vae_steps, known["curve"], known["seconds"], vae, vae, {})
     checkpoint(out / "unet.pt", 0, [], 0.0, made, made, {})
+    (out / "adopted.json").write_text(json.dumps(before))
 
 
 def export(recipe, out, folder):
@@ -185,6 +191,8 @@ def export(recipe, out, folder):
     for name in ("autoencoder", "unet"):
         saved = torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True)
         history[name] = {"steps": saved["step"], "seconds": round(saved["seconds"]), "curve": saved["curve"]}
+    if (out / "adopted.json").exists():
+        history["before"] = json.loads((out / "adopted.json").read_text())
     (folder / "training.json").write_text(json.dumps(history))
     return folder
 
