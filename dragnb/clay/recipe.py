@@ -19,7 +19,7 @@ class Recipe:
     vae_ema: float = 0.995
     latent_spread: float = 5e-3  # weight that keeps each latent channel's variance at one
     latent_noise: float = 0.05  # added to latents before decoding, so that small denoising errors do not show
-    unet_steps: int = 5_700
+    unet_steps: int = 5_300
     unet_batch: int = 16
     unet_lr: float = 1e-3
     focus: tuple = (250, 800)  # half of the samples have a timestep in here, where shape and pose are decided
