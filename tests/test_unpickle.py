@@ -224,4 +224,5 @@ def test_random_damage_gives_data_or_an_input_error_and_nothing_else():
             unpickle.loads(bytes(broken))
         except InputError:
             pass
-    assert set(sys.modules) == modules, "nothing was imported"
+    imported = {name for name in set(sys.modules) - modules if not name.startswith("encodings.")}
+    assert not imported, "only Python's own text codecs may be loaded"
