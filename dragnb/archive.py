@@ -6,6 +6,7 @@ Nothing is unpacked to disk, so no name in a zip can reach out of it; odd names 
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -15,6 +16,7 @@ from .errors import InputError
 
 MAX_BYTES = 64 * 2**20  # of one file
 MAX_MEMBERS = 50_000  # of a zip
+_BROKEN = (OSError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile)  # what zipfile raises
 
 Found = dict[str, dict[str, str]]  # folder ("" is the top) -> a wanted name in it -> its name in the whole
 
@@ -23,14 +25,14 @@ def scan(path: Path, wanted: Collection[str]) -> tuple[Found, dict[str, str]]:
     """Where files of the wanted names lie in a folder or zip; and folders refused, each with the reason.
 
     Hidden files and folders and macOS's own are passed over. A folder is refused that cannot be listed; in a zip
-    one with a name that is absolute or holds `..`, or with a wanted file that is a link, there twice, or declared
-    larger than MAX_BYTES. The order is that of the names. Raises InputError where `path` is neither a folder nor
-    a whole zip of at most MAX_MEMBERS files.
+    one with a name that is absolute or holds `..`, or with a wanted file that is a link, there twice, compressed
+    by anything but deflate, or declared larger than MAX_BYTES. Both are in the order of names. Raises InputError
+    where `path` is neither a folder nor a whole zip of at most MAX_MEMBERS files.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist")
     found, refused = _scan_folder(path, wanted) if path.is_dir() else _scan_zip(path, wanted)
-    return {folder: found[folder] for folder in sorted(found) if folder not in refused}, refused
+    return {k: found[k] for k in sorted(found) if k not in refused}, dict(sorted(refused.items()))
 
 
 def read(path: Path, members: dict[str, str]) -> dict[str, bytes]:
@@ -50,7 +52,7 @@ def read(path: Path, members: dict[str, str]) -> dict[str, bytes]:
                     content[name] = _bounded(archive.open(member))
     except InputError as error:
         raise InputError(f"{name} {error}") from None
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, KeyError, EOFError) as error:
+    except (*_BROKEN, zlib.error, KeyError, EOFError) as error:
         raise InputError(f"{name} cannot be read ({error}); get it again") from error
     return content
 
@@ -90,7 +92,7 @@ def _scan_zip(path: Path, wanted: Collection[str]) -> tuple[Found, dict[str, str
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise InputError(f"{path} is neither a folder nor a whole zip file ({error})") from None
     if len(members) > MAX_MEMBERS:
         raise InputError(f"{path} holds {len(members)} files, more than {MAX_MEMBERS}")
@@ -120,4 +122,6 @@ def _fault(info: zipfile.ZipInfo, name: str, wanted: Collection[str], found: dic
         return "is a link"
     if name in found:
         return "is there twice"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed by another method than deflate"
     return f"is larger than {MAX_BYTES // 2**20} MiB" if info.file_size > MAX_BYTES else ""

@@ -71,7 +71,7 @@ def read(path: str | os.PathLike) -> Found:
     are kept. A sample with a problem is left out and does no harm to the rest. The path may also lead to one
     category or one sample. Raises InputError where nothing there looks like a sample.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     folders, refused = archive.scan(path, layouts.KNOWN)
     if not folders and not refused:
         raise InputError(f"{path} holds no samples; one is a folder with {', '.join(layouts.PICTURES)}")
@@ -118,7 +118,7 @@ def statistics(samples: Iterable[Sample]) -> dict:
 
 def _name(path: Path, folder: str, members: dict[str, str]) -> tuple[str, str]:
     """(name, category) of a sample: the same for a zip and its folder, from wherever in them it is read."""
-    root = path.resolve().parts[1:] if path.is_dir() else (path.stem,)
+    root = path.parts[1:] if path.is_dir() else (path.stem,)
     parts = (*root, *filter(None, folder.split("/")))
     if len(parts) == 1 or layouts.source_of(members) in (layouts.DRAG100, taskfile.JSON):
         return parts[-1], ""

@@ -385,6 +385,32 @@ def test_damage_inside_a_zip_is_named(tmp_path):
     assert the_problem(path).startswith("animals/bad: original_image.png cannot be read (")
 
 
+def test_a_member_compressed_in_another_way_is_refused_by_name(tmp_path):
+    path = zip_of(tmp_path / "b.zip", flat({"animals/good": published()}))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("drag_bench_data/animals/bad/meta_data.pkl", b"x")
+
+    assert the_problem(path).endswith("meta_data.pkl is compressed by another method than deflate; refused")
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+def test_random_damage_is_a_problem_or_an_input_error_and_nothing_else(tmp_path, zipped):
+    rng, files = np.random.default_rng(0), flat({"a/a": instructed(1)})
+    whole = zip_of(tmp_path / "b.zip", files).read_bytes() if zipped else files[0][1]
+    root = folder_of(tmp_path / "b", {"a/a": instructed(1)})
+    path, target = (tmp_path / "b.zip",) * 2 if zipped else (root, root / "a/a/original_image.png")
+    for _ in range(200):
+        broken = bytearray(whole[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.2 else whole)
+        for place in rng.integers(0, len(broken), rng.integers(1, 5)):
+            broken[place] = rng.integers(0, 256)
+        target.write_bytes(broken)
+        try:
+            found = dragbench.read(path)
+            assert len(found.samples) + len(found.problems) >= 1
+        except InputError:
+            assert zipped, "of a folder there is always something to say"
+
+
 # the real ones
 
 

