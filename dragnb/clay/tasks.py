@@ -167,9 +167,8 @@ def _further_pairs(before: Scene, after: Scene, first, count: int):
     chosen, places, nearest = [], here[fit], np.inf
     for _ in range(count):
         last = places[chosen[-1]] if chosen else first
-        nearest = np.minimum(
-            nearest, np.hypot(*(places - last).T).round(2)
-        )  # rounded: ties fall alike everywhere
+        away = np.hypot(*(places - last).T).round(2)  # rounded, so that ties fall alike on every machine
+        nearest = np.minimum(nearest, away)
         if not len(places) or nearest.max() < MIN_APART:
             return None
         chosen.append(int(nearest.argmax()))
