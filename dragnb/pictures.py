@@ -3,6 +3,7 @@
 import os
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,8 +15,8 @@ MAX_PIXELS = 64_000_000
 WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # more than 8 bits a pixel
 
 
-def read_image(path: str | os.PathLike, field: str = "image") -> np.ndarray:
-    """A picture file -> uint8 (height, width, 3), turned upright as its EXIF says.
+def read_image(path: str | os.PathLike | BinaryIO, field: str = "image") -> np.ndarray:
+    """A picture file, by its path or open, -> uint8 (height, width, 3), turned upright by its EXIF.
 
     Grey, palette, CMYK and 16-bit pictures are converted; transparency is laid over white. Raises InputError,
     naming `field`, for a missing, unreadable, animated, huge (over 64 Mpx) or tiny (under 16 px) picture.
@@ -30,10 +31,11 @@ def read_image(path: str | os.PathLike, field: str = "image") -> np.ndarray:
     return array
 
 
-def read_mask(path: str | os.PathLike, size: tuple[int, int], field: str = "mask") -> np.ndarray:
-    """A mask file -> bool (height, width): True, may change, where a pixel is neither black nor transparent.
+def read_mask(path: str | os.PathLike | BinaryIO, size: tuple[int, int], field: str = "mask") -> np.ndarray:
+    """A mask file, by its path or open, -> bool (height, width).
 
-    Raises InputError when it is not a picture of `size` = (width, height).
+    True, may change, where a pixel is neither black nor transparent. Raises InputError when it is not a picture of
+    `size` = (width, height).
     """
     with _opened(path, field) as picture:
         if picture.mode in (*WIDE_GREY, "F"):
@@ -57,7 +59,7 @@ def require_size(width: int, height: int, field: str) -> None:
 
 def _opened(path, field: str) -> Image.Image:
     """The picture, upright and fully read, of a size and kind that can be handled."""
-    path = Path(path)
+    path, it = (path, "it") if hasattr(path, "read") else (Path(path), path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at below
@@ -66,7 +68,7 @@ def _opened(path, field: str) -> Image.Image:
                     require_size(picture.width, picture.height, field)
                 frames = getattr(picture, "n_frames", 1)
                 if frames > 1 and picture.format != "MPO":  # a photo with its preview beside it
-                    raise InputError(f"{field}: {path} holds {frames} frames; save one of them as a PNG")
+                    raise InputError(f"{field}: {it} holds {frames} frames; save one of them as a PNG")
                 picture.load()
                 return ImageOps.exif_transpose(picture)
     except FileNotFoundError:
@@ -74,14 +76,12 @@ def _opened(path, field: str) -> Image.Image:
     except IsADirectoryError:
         raise InputError(f"{field}: {path} is a folder, not a picture") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{field}: {path} is huge; scale it down to {MAX_PIXELS // 1_000_000} Mpx") from None
+        raise InputError(f"{field}: {it} is huge; scale it down to {MAX_PIXELS // 1_000_000} Mpx") from None
     except (OSError, SyntaxError, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).replace(repr(str(path)), "it")
-        raise InputError(
-            f"{field}: {path} cannot be read as a picture ({reason}); save it as a PNG"
-        ) from error
+        reason = str(error).replace(repr(str(path)), "it").replace(repr(path), "it")
+        raise InputError(f"{field}: {it} cannot be read as a picture ({reason}); save it as a PNG") from error
 
 
 def _eight_bits(picture: Image.Image, field: str) -> Image.Image:

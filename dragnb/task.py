@@ -180,6 +180,17 @@ def _check_points(handles, targets, size) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"pairs: {odd}; every handle needs its target")
     if len(handles) == 0:
         raise InputError("pairs: there are none; pick at least one handle and its target")
+    require_inside(handles, targets, size)
+    for k, (handle, target) in enumerate(zip(handles, targets, strict=True)):
+        if (handle == target).all():
+            raise InputError(
+                f"pairs[{k}]: handle and target are both {_point(handle)}; there is nothing to drag"
+            )
+    return handles, targets
+
+
+def require_inside(handles, targets, size: tuple[int, int]) -> None:
+    """InputError names the first of the points (n, 2) that lies outside a picture of `size` = (width, height)."""
     last = np.array(size) - 1
     for k, ends in enumerate(zip(handles, targets, strict=True)):
         for end, point in zip(("handle", "target"), ends, strict=True):
@@ -188,11 +199,6 @@ def _check_points(handles, targets, size) -> tuple[np.ndarray, np.ndarray]:
                     f"pairs[{k}].{end} = {_point(point)} lies outside the {size[0]}×{size[1]} image: "
                     f"x goes from 0 to {last[0]}, y from 0 to {last[1]}"
                 )
-        if (ends[0] == ends[1]).all():
-            raise InputError(
-                f"pairs[{k}]: handle and target are both {_point(ends[0])}; there is nothing to drag"
-            )
-    return handles, targets
 
 
 def _point(xy) -> list[int | float]:

@@ -22,15 +22,21 @@ MAX_BYTES = 512 * 2**20  # one unpacked member of a zip
 
 
 def read(path: Path) -> dict:
-    """task.json as a dict of known fields of the right kinds; what the points mean is checked by DragTask."""
+    """task.json as `parse` gives it, from the disk."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist; a task is a folder or zip with {', '.join(MEMBERS)}"
         ) from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise InputError(f"{JSON} cannot be read: {error}") from None
+    return parse(text)
+
+
+def parse(text: bytes) -> dict:
+    """task.json as a dict of known fields of the right kinds; what the points mean is checked by DragTask."""
+    data = parse_json(text, JSON)
     if not isinstance(data, dict):
         raise InputError(f"{JSON} holds a {type(data).__name__}, not an object with {', '.join(FIELDS)}")
     for name in data:
@@ -41,24 +47,33 @@ def read(path: Path) -> dict:
             raise InputError(f"{JSON}: {name} is missing")
     if data["schema"] != SCHEMA:
         raise InputError(f"{JSON}: schema = {data['schema']!r}; this version reads {SCHEMA}")
-    if not _numbers(data["size"], 2):
+    if not are_numbers(data["size"], 2):
         raise InputError(f"{JSON}: size = {data['size']!r} is not [width, height]")
     if not isinstance(data["pairs"], list):
         raise InputError(f"{JSON}: pairs = {data['pairs']!r} is not a list")
     for k, pair in enumerate(data["pairs"]):
         for end in ("handle", "target"):
             point = pair.get(end) if isinstance(pair, dict) else None
-            if not _numbers(point, 2):
+            if not are_numbers(point, 2):
                 raise InputError(f"{JSON}: pairs[{k}].{end} = {point!r} is not [x, y]")
     return data
+
+
+def parse_json(text: bytes, name: str):
+    """The value of a json file's content; InputError names the file where it is none."""
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} cannot be read: {error}") from None
 
 
 def write(path: Path, data: dict) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _numbers(value, n: int) -> bool:
-    if not isinstance(value, list) or len(value) != n:
+def are_numbers(value, n: int) -> bool:
+    """Is this a list of n finite numbers?"""
+    if not isinstance(value, (list, tuple)) or len(value) != n:
         return False
     return all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in value)
 

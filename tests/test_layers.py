@@ -11,9 +11,12 @@ import dragnb
 
 PACKAGE = Path(dragnb.__file__).parent
 LAYERS = {
-    "ground": ("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile"),
+    "ground": (
+        *("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile"),
+        *("unpickle", "archive", "layouts", "dragbench"),
+    ),
     "model": ("sd", "sources", "weights"),
-    "method": ("lora", "features", "attention", "drag", "metrics"),
+    "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
     "edit": ("edit", "prepare"),
     "top": ("viz", "picker"),
     "world": ("clay",),

@@ -9,7 +9,7 @@ import numpy as np
 
 from dragnb.clay.kinds import FAMILIES, POSES
 from dragnb.clay.scene import KINDS, Scene, sample
-from dragnb.clay.truth import Flow, flow, is_visible, moved, place_of
+from dragnb.clay.truth import Flow, flow, grow, is_visible, moved, place_of
 from dragnb.errors import InputError
 from dragnb.task import DragTask
 
@@ -70,6 +70,8 @@ EDITS = {
 EDITS["dog"] = {**_ANIMAL, "stretch": ("ear", "right ear", (0, 0.8, 0.6))}  # a dog's ears hang
 EDITS["bear"] = {name: edit for name, edit in _ANIMAL.items() if name != "stretch"}  # a bear's are too short
 MIN_DRAG, MAX_DRAG = 12.0, 48.0  # picture pixels at 256 px
+MIN_APART = 12.0  # picture pixels between the handles of one task
+_EDGE = 5  # pixels from an outline: nearer, a patch of features shows more of what lies behind
 _TRIES = 60
 
 
@@ -107,10 +109,11 @@ class ClayTask:
         return flow(self.before, self.after)
 
 
-def task(seed: int, kind: str | None = None, edit: str | None = None) -> ClayTask:
+def task(seed: int, kind: str | None = None, edit: str | None = None, pairs: int = 1) -> ClayTask:
     """The drag task of a seed; `kind` and `edit` (a key of EDITS[kind]) choose where None leaves it to the seed.
 
     Handle and target are the same surface point before and after, visible in both, MIN_DRAG to MAX_DRAG px apart.
+    Of several pairs all show the one change, by points MIN_APART px or more from each other; the first is `point`.
     """
     if edit is not None and edit not in EDITS.get(kind or "", {}):
         known = ", ".join(EDITS[kind]) if kind in EDITS else f"none without a kind ({', '.join(KINDS)})"
@@ -125,18 +128,51 @@ def task(seed: int, kind: str | None = None, edit: str | None = None) -> ClayTas
         (a, _), (b, _) = place_of(before, part, point), place_of(after, part, point)
         far_enough = MIN_DRAG <= np.hypot(*(b - a)) <= MAX_DRAG
         if far_enough and is_visible(before, part, point) and is_visible(after, part, point):
+            more = _further_pairs(before, after, a, pairs - 1)
+            if more is None:
+                continue
             dragged = DragTask(
                 image=before.picture(),
-                handles=np.array([a]),
-                targets=np.array([b]),
+                handles=np.array([a, *more[0]]),
+                targets=np.array([b, *more[1]]),
                 mask=moved(before, after),
                 prompt=before.caption,
-                name=f"{before.kind}-{name}-{seed}",
+                name=task_name(seed, before.kind, name, pairs),
             )
             return ClayTask(seed, name, parameter, part, point, before, after, dragged)
     raise InputError(
         f"task: seed {seed} gives no visible {edit or 'edit'} of a {kind or 'scene'}; try another seed"
     )
+
+
+def task_name(seed: int, kind: str, edit: str, pairs: int = 1) -> str:
+    """The name of a task: what it is, and its seed."""
+    return f"{kind}-{edit}{f'-{pairs}-pairs' if pairs > 1 else ''}-{seed}"
+
+
+def _further_pairs(before: Scene, after: Scene, first, count: int):
+    """(handles, targets) of `count` more surface points that move, each as far as may be from those before it.
+
+    None where the moving surface is too small for them.
+    """
+    if count == 0:
+        return [], []
+    true = flow(before, after)
+    height, width = true.solid.shape
+    here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+    way = np.hypot(*np.moveaxis(true.xy - here, -1, 0))
+    inside = ((true.xy >= 0) & (true.xy <= (width - 1, height - 1))).all(-1)
+    fit = true.solid & true.visible & inside & (way >= MIN_DRAG) & (way <= MAX_DRAG)
+    fit &= ~grow(~fit, _EDGE)
+    chosen, places, nearest = [], here[fit], np.inf
+    for _ in range(count):
+        last = places[chosen[-1]] if chosen else first
+        away = np.hypot(*(places - last).T).round(2)  # rounded, so that ties fall alike on every machine
+        nearest = np.minimum(nearest, away)
+        if not len(places) or nearest.max() < MIN_APART:
+            return None
+        chosen.append(int(nearest.argmax()))
+    return places[chosen], true.xy[fit][chosen]
 
 
 def tasks(count=24, seed=810_000) -> list[ClayTask]:

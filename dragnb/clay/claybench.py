@@ -1,0 +1,76 @@
+"""ClayBench: a fixed list of 100 drag tasks with their truth, from seeds on which nothing is trained or tuned.
+
+The room is not called `bench`, because `dragnb.clay.bench()` is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from dragnb.clay.kinds import FAMILIES
+from dragnb.clay.scene import RESERVED_SEED
+from dragnb.clay.tasks import EDITS, ClayTask, task, task_name
+from dragnb.task import DragTask
+
+VERSION = 1  # raise it with any change to the list or to what its seeds draw; figures of two versions do not compare
+PER_FAMILY = 25
+PAIRS = (
+    1,
+    2,
+    1,
+    3,
+    1,
+)  # of a family's tasks in turn: three in five have one pair, as about half of DragBench's
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One task of ClayBench, drawn when `clay` or `task` is first asked for; like a `dragbench.Sample` to a runner."""
+
+    seed: int
+    kind: str
+    edit: str
+    pairs: int
+
+    @property
+    def name(self) -> str:
+        """What it is, and its seed; no other entry's."""
+        return task_name(self.seed, self.kind, self.edit, self.pairs)
+
+    @property
+    def category(self) -> str:
+        """The family of its kind."""
+        return next(family for family, kinds in FAMILIES.items() if self.kind in kinds)
+
+    @cached_property
+    def clay(self) -> ClayTask:
+        """The task with its truth: both scenes, the true picture afterwards, the true correspondence."""
+        return task(self.seed, self.kind, self.edit, self.pairs)
+
+    def task(self) -> DragTask:
+        """The drag task alone, as an edit takes it."""
+        return self.clay.task
+
+
+def bench() -> tuple[Entry, ...]:
+    """The 100 entries of ClayBench, PER_FAMILY of each family; nothing is drawn yet.
+
+    Families take turns, so that any first part is balanced too; in a family the kinds take turns, and in a kind its
+    edits. A mean over all gives each family the same weight, however few kinds it has.
+    """
+    entries = []
+    for turn in range(PER_FAMILY):
+        for kinds in FAMILIES.values():
+            kind = kinds[turn % len(kinds)]
+            edits = tuple(EDITS[kind])
+            edit = edits[turn // len(kinds) % len(edits)]
+            entries.append(Entry(RESERVED_SEED + len(entries), kind, edit, PAIRS[turn % len(PAIRS)]))
+    return tuple(entries)
+
+
+def digest() -> str:
+    """sha256 of version and names, to stand beside figures; the test of this room pins it to VERSION."""
+    names = "\n".join(entry.name for entry in bench())
+    return hashlib.sha256(f"ClayBench {VERSION}\n{names}".encode()).hexdigest()
