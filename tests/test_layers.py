@@ -14,8 +14,8 @@ LAYERS = {
     "ground": ("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile"),
     "model": ("sd", "sources", "weights"),
     "method": ("lora", "features", "attention", "drag", "metrics"),
-    "edit": ("edit", "prepare"),
-    "top": ("viz", "picker"),
+    "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
+    "top": ("viz", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
 }
 MAY_IMPORT = {
