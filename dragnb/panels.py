@@ -202,7 +202,7 @@ class TravelPanel:
             self.features.value = frames.jpeg(frames.enlarged(seen.features))
 
 
-def progress(events: Iterable[Event]) -> str:
+def progress(events: Iterable[Event], running: bool = True) -> str:
     """A bar for each stage so far, with the time it still takes, took, or that it was reused; as HTML."""
     rows, events = [], list(events)
     for event in events:
@@ -214,7 +214,7 @@ def progress(events: Iterable[Event]) -> str:
         elif over:
             note = f"{event.seconds:.1f} s" if event.n else "off"
         else:
-            note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if event.left else "")
+            note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
         bar = f'<progress max="{event.n or 1}" value="{event.n or 1 if over else event.i}"></progress>'
         name = STAGES.get(event.stage, event.stage)
         rows.append(f"<tr><td>{name}</td><td>{bar}</td><td>{note}</td></tr>")

@@ -165,7 +165,7 @@ class Studio:
             said, problem, preview = session.said, session.problem, session.preview
         with self._lock:
             self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
-            self.progress.value = panels.progress(events)
+            self.progress.value = panels.progress(events, bool(busy))
             self.message.value = panels.message(said, problem)
             self.live.value = b"" if preview is None else frames.jpeg(preview)
             self.live.layout.display = "" if busy and preview is not None else "none"

@@ -112,7 +112,7 @@ def _chunk(path: Path) -> io.BytesIO | None:
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             found = dict(chunk[:2] for chunk in picture.private_chunks)
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     return io.BytesIO(found[CHUNK]) if CHUNK in found else None
 
@@ -130,7 +130,7 @@ def record(path: Path) -> dict:
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return json.loads(picture.info[RECORD])
-    except (OSError, SyntaxError, ValueError, KeyError):
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
         raise InputError(f"{path} is no PNG that an edit made: it carries no record") from None
 
 

@@ -212,7 +212,8 @@ def test_a_running_drag_can_be_looked_at_without_changing_it(smoke, drag_task, q
 
     np.testing.assert_array_equal(watched.image, plain.image)
     assert seen["finetune"] is None and seen["invert"] is None
-    np.testing.assert_array_equal(seen["denoise"], plain.image, "the last leap is the picture")
+    off = np.abs(seen["denoise"].astype(int) - plain.image).max()
+    assert off <= 3, "the last leap is the picture, but for the noise that the schedule keeps at its end"
     assert seen["drag"].shape == plain.image.shape
     steps = [step for step, _ in glimpse.film(plain.prepared, plain.states, most=3)]
     assert steps == [0, 2, 3]

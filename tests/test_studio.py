@@ -181,6 +181,7 @@ def test_progress_tells_the_time_left_and_what_was_reused():
     assert panels.REUSED in shown and "20 of 80, 15 s left" in shown and 'max="80" value="20"' in shown
     ended = panels.progress([Event("drag", 20, 80, 5.0), Event("denoise", 0, 35, 0.0)])
     assert "5.0 s" in ended and 'value="80"' in ended, "a drag that arrives ends early"
+    assert "left" not in panels.progress([Event("drag", 20, 80, 5.0)], running=False), "it was stopped there"
     assert "off" in panels.progress([Event("finetune", 0, 0, 0.0), Event("invert", 1, 8, 1.0)])
 
 
