@@ -1,5 +1,6 @@
 # make notebooks   runs the whole sequence of notebooks          make test   lint, tests, notebooks
 # make lab         opens JupyterLab on them                      make slow   the tests that take minutes
+# make app         serves the studio of notebook 10 alone
 # All set up .venv first. Choose with PYTHON=python3.12, VENV=dir, TORCH="torch==2.13.0+cpu --index-url ...".
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -14,10 +15,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dragnb-ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup notebooks test lab slow clean
+.PHONY: help setup notebooks test lab app slow clean
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -44,6 +45,13 @@ slow: setup
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+# The cells of the lesson are left out, so that the page is there at once; "../outputs" is outputs from there, too.
+app: setup
+	@$(BIN)/python -c 'import voila' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[app]'
+	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --output-dir outputs --output studio_app \
+		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=lesson notebooks/10_studio.ipynb
+	$(BIN)/python -m voila outputs/studio_app.ipynb $(ARGS)
 
 clean:
 	rm -rf outputs build *.egg-info .pytest_cache .ruff_cache

@@ -10,51 +10,50 @@ from .errors import InputError, did_you_mean
 MAX_SEED = 2**63 - 1
 
 
-def _number(default, low, high, stage):
+def _number(default, low, high, stage, meaning):
     """A field holding a number in [low, high] (low itself excluded where it is a float 0.0: a rate)."""
-    return field(default=default, metadata={"low": low, "high": high, "stage": stage})
+    return field(default=default, metadata={"low": low, "high": high, "stage": stage, "meaning": meaning})
 
 
-def _one_of(default, choices, stage):
+def _one_of(default, choices, stage, meaning):
     """A field holding one of `choices`, or, where the default is a tuple, several different ones."""
-    return field(default=default, metadata={"choices": choices, "stage": stage})
-
-
-def _flag(default, stage):
-    return field(default=default, metadata={"choices": (True, False), "stage": stage})
+    return field(default=default, metadata={"choices": choices, "stage": stage, "meaning": meaning})
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of one edit; InputError names field, value and range. Make variants by `replace`."""
 
-    lora_rank: int = _number(16, 1, 256, "lora")  # = alpha, so that the adapter's scale is 1
-    lora_steps: int = _number(80, 0, 10_000, "lora")  # 0: no fine-tune
-    lora_batch: int = _number(4, 1, 64, "lora")
-    lora_lr: float = _number(5e-4, 0.0, 1.0, "lora")
+    lora_rank: int = _number(16, 1, 256, "lora", "rank of the adapter; = alpha, so that its scale is 1")
+    lora_steps: int = _number(80, 0, 10_000, "lora", "steps of the fine-tune; 0: none")
+    lora_batch: int = _number(4, 1, 64, "lora", "samples a step; fewer need less memory")
+    lora_lr: float = _number(5e-4, 0.0, 1.0, "lora", "learning rate of the fine-tune")
     lora_targets: tuple[str, ...] = _one_of(
-        ("to_q", "to_k", "to_v"), ("to_q", "to_k", "to_v", "to_out.0"), "lora"
+        ("to_q", "to_k", "to_v"),
+        ("to_q", "to_k", "to_v", "to_out.0"),
+        "lora",
+        "attention projections that are adapted",
     )
-    seed: int = _number(42, 0, MAX_SEED, "lora")
+    seed: int = _number(42, 0, MAX_SEED, "lora", "decides all that is random: the fine-tune")
 
-    steps: int = _number(50, 1, 500, "invert")  # DDIM steps of the whole schedule; divides 1000
-    strength: float = _number(0.7, 0.0, 1.0, "invert")  # part of the schedule that is inverted
-    guidance: float = _number(1.0, 0, 50, "invert")  # classifier-free guidance; 1 is off
+    steps: int = _number(50, 1, 500, "invert", "DDIM steps of the whole schedule; divides 1000")
+    strength: float = _number(0.7, 0.0, 1.0, "invert", "part of the schedule that is inverted")
+    guidance: float = _number(1.0, 0, 50, "invert", "classifier-free guidance; 1 is off")
 
-    drag_steps: int = _number(80, 0, 10_000, "drag")  # most iterations of the latent optimisation
-    drag_lr: float = _number(0.01, 0.0, 10.0, "drag")  # Adam moves every latent value by about this much
-    lam: float = _number(0.1, 0, 1e6, "drag")  # weight of "keep what is outside the mask" (eq. 3)
-    r1: int = _number(1, 0, 64, "drag")  # motion supervision patch: (2 r1 + 1)^2 cells
-    r2: int = _number(3, 1, 64, "drag")  # point tracking window: (2 r2 + 1)^2 cells
-    block: int = _number(3, 1, 4, "drag")  # whose features: up_blocks[block - 1]
-    motion_norm: str = _one_of("mean", ("sum", "mean"), "drag")  # eq. 3's sum, or the public code's mean
-    mask_on: str = _one_of("prev", ("prev", "now"), "drag")  # mask term on z one step denoised, or on z
-    supersample: float = _number(0.5, 0.0, 1.0, "drag")  # side of the feature map / side of the picture
-    stop: float = _number(1.0, 0, 64, "drag")  # "reached": this near, in cells of that map
+    drag_steps: int = _number(80, 0, 10_000, "drag", "most iterations of the latent optimisation")
+    drag_lr: float = _number(0.01, 0.0, 10.0, "drag", "Adam moves each latent value by about this a step")
+    lam: float = _number(0.1, 0, 1e6, "drag", "weight of 'keep what is outside the mask' (eq. 3); 0: off")
+    r1: int = _number(1, 0, 64, "drag", "motion supervision pulls a patch of (2 r1 + 1)² cells")
+    r2: int = _number(3, 1, 64, "drag", "the tracker looks into a window of (2 r2 + 1)² cells")
+    block: int = _number(3, 1, 4, "drag", "whose features: up_blocks[block - 1]; lower is coarser")
+    motion_norm: str = _one_of("mean", ("sum", "mean"), "drag", "eq. 3's sum, or the public code's mean")
+    mask_on: str = _one_of("prev", ("prev", "now"), "drag", "mask term on z one step denoised, or on z")
+    supersample: float = _number(0.5, 0.0, 1.0, "drag", "side of the feature map / side of the picture")
+    stop: float = _number(1.0, 0, 64, "drag", "'reached': this near, in cells of that map")
 
-    reference: bool = _flag(True, "denoise")  # reference-latent-control (§3.4)
-    ref_blocks: tuple[int, ...] = _one_of((1, 2, 3), (0, 1, 2, 3), "denoise")  # controlled up_blocks
-    ref_start: int = _number(0, 0, 500, "denoise")  # first denoising step that is controlled
+    reference: bool = _one_of(True, (True, False), "denoise", "reference-latent-control (§3.4)")
+    ref_blocks: tuple[int, ...] = _one_of((1, 2, 3), (0, 1, 2, 3), "denoise", "up_blocks that are controlled")
+    ref_start: int = _number(0, 0, 500, "denoise", "first denoising step that is controlled")
 
     def __post_init__(self):
         for f in fields(self):
@@ -142,3 +141,19 @@ def profile(name: str = "fast", **overrides) -> Settings:
         raise InputError(f"profile = {name!r} is unknown{did_you_mean(name, PROFILES)}")
     _known_only(overrides)
     return Settings(**{**PROFILES[name], **overrides})
+
+
+def nearest_profile(settings: Settings) -> tuple[str, dict]:
+    """The profile with the fewest differences from `settings`, and these: profile(name, **changes) == settings."""
+    found = {}
+    for name in PROFILES:
+        base = profile(name).as_dict()
+        found[name] = {key: value for key, value in settings.as_dict().items() if value != base[key]}
+    name = min(found, key=lambda name: len(found[name]))
+    return name, found[name]
+
+
+def meaning(name: str) -> str:
+    """What a setting is for, in a line."""
+    _known_only([name])
+    return next(f.metadata["meaning"] for f in fields(Settings) if f.name == name)

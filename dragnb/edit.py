@@ -8,60 +8,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
 from torch import Tensor
 
-from dragnb import attention, ddim, drag, sd
+from dragnb import attention, ddim, drag, glimpse, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.prepare import Cancelled, Event, Prepared, Reporter, default_settings, prepare, stages
+from dragnb.result import Result, Start, record, tracks_xy
 from dragnb.store import Store
 from dragnb.task import DragTask
 
-__all__ = ["STAGES", "Event", "Prepared", "Result", "denoise", "edit", "prepare", "run"]
+__all__ = ["STAGES", "Event", "Prepared", "Result", "Start", "denoise", "edit", "prepare", "run"]
 
 STAGES = ("load", "encode", "finetune", "invert", "drag", "denoise", "decode", "done")
 LOWER_MEMORY = "`side` or lora_batch, or load the model with dtype='fp16'"
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A finished edit.
-
-    image        uint8 (height, width, 3), the task's own size
-    states       the drag's, first to last; z: the denoised latent, (1, 4, h, w)
-    timings      seconds by stage; from_cache: the stages that were read from disk
-    interrupted  Ctrl-C came; the image is the best there was
-    """
-
-    image: np.ndarray
-    task: DragTask
-    settings: Settings
-    prepared: Prepared
-    states: tuple[drag.DragState, ...]
-    z: Tensor
-    timings: dict[str, float]
-    from_cache: frozenset[str]
-    interrupted: bool = False
-
-    @property
-    def reached(self) -> bool:
-        """Did the tracker see every handle arrive?"""
-        return self.states[-1].reached
-
-    @property
-    def losses(self) -> list[float]:
-        """Eq. 3 at every state."""
-        return [state.loss for state in self.states]
-
-    @cached_property
-    def tracks_xy(self) -> np.ndarray:
-        """(states, n, 2) where the handles were seen, in picture pixels."""
-        frame, map_hw = self.prepared.frame, self.prepared.map_hw
-        return np.stack([frame.yx_to_xy(state.handles_yx, map_hw).numpy() for state in self.states])
 
 
 def run(
@@ -71,6 +32,7 @@ def run(
     store: Store | None = None,
     cancel: Callable[[], bool] | None = None,
     side: int | None = None,
+    start: Start | None = None,
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
@@ -78,10 +40,13 @@ def run(
     store     where stages are kept; default: the user's cache folder
     cancel    asked between events (a callable, or a threading.Event): once true the generator ends without a result
     side      the canvas' longer side in pixels, default the model's own; lower it to save memory
+    start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
+              places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
+              is there; steps, strength and side must be the earlier edit's
 
     Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
     Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
-    that stage early and yields the best so far (`interrupted`); before the drag it is raised.
+    that stage early and yields the best so far (`interrupted`); before the first step of the drag it is raised.
     """
     settings = default_settings(model) if settings is None else settings
     for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
@@ -90,36 +55,51 @@ def run(
     report = Reporter(cancel)
     with contextlib.suppress(Cancelled), sd.memory_errors(LOWER_MEMORY):
         prepared = yield from stages(task, model, settings, store or Store(), side, report)
-        yield from _finish(task, prepared, report)
+        yield from _finish(task, prepared, start, report)
 
 
-def _finish(task: DragTask, prepared: Prepared, report: Reporter):
+def _finish(task: DragTask, prepared: Prepared, start: Start | None, report: Reporter):
     """Drag, denoise, decode."""
+    report.prepared = prepared
     report.begin("drag")
-    states, stopped = yield from _drag(task, prepared, report)
+    states, stopped = yield from _drag(task, prepared, _first_latent(prepared, start), report)
     report.begin("denoise")
     z, cut_short = yield from _denoise(prepared, states[-1].z, report)
     report.begin("decode")
-    image = prepared.frame.from_canvas(sd.decode(prepared.model, z))
+    image = glimpse.picture(prepared, z)
     yield from report(1, 1)
-    timings = dict(report.timings)
     result = Result(
         image,
         task,
         prepared.settings,
         prepared,
         tuple(states),
+        tracks_xy(prepared, states),
         z,
-        timings,
+        dict(report.timings),
         prepared.from_cache,
+        record(task, prepared, states, start),
         stopped or cut_short,
     )
     report.begin("done")
     yield from report(1, 1, result)
 
 
-def _drag(task: DragTask, prepared: Prepared, report: Reporter):
-    """All states of the drag, and whether Ctrl-C ended it."""
+def _first_latent(prepared: Prepared, start: Start | None) -> Tensor:
+    """The latent that the drag begins at."""
+    z, t = prepared.z_t, prepared.ts[0]
+    if start is None:
+        return z
+    if start.z.shape != z.shape or start.t != t:
+        raise InputError(
+            f"start: a latent {tuple(start.z.shape)} at t = {start.t}, but this edit drags {tuple(z.shape)} at "
+            f"t = {t}; keep picture, side, steps and strength"
+        )
+    return start.z.to(z)
+
+
+def _drag(task: DragTask, prepared: Prepared, z: Tensor, report: Reporter):
+    """All states of the drag from `z`, and whether Ctrl-C ended it."""
     handles, targets = prepared.points_yx(task.handles), prepared.points_yx(task.targets)
     mask = None if task.free else prepared.mask_cells(task.mask)
     states: list[drag.DragState] = []
@@ -127,7 +107,7 @@ def _drag(task: DragTask, prepared: Prepared, report: Reporter):
     try:
         for state in drag.optimise(
             prepared.model,
-            prepared.z_t,
+            z,
             prepared.ts[0],
             prepared.cond,
             handles,
@@ -139,7 +119,7 @@ def _drag(task: DragTask, prepared: Prepared, report: Reporter):
             states.append(state)
             yield from report(state.step, settings.drag_steps, state)
     except KeyboardInterrupt:
-        if not states:
+        if len(states) < 2:  # nothing has moved yet
             raise
         return states, True
     return states, False
@@ -166,8 +146,7 @@ def _denoise(prepared: Prepared, z: Tensor, report: Reporter):
     except KeyboardInterrupt:
         if state is None:
             raise
-        abar = ddim.abar_at(prepared.model.abar, state.t)
-        return ddim.ddim_move(state.z, state.eps, abar, abar.new_ones(())), True
+        return glimpse.leap(prepared, state.z, state.eps, state.t), True
     return state.z_next, False
 
 
@@ -178,12 +157,13 @@ def edit(
     store: Store | None = None,
     side: int | None = None,
     on_event: Callable[[Event], None] | None = None,
+    start: Start | None = None,
 ) -> Result:
     """Edit a picture and return the Result; arguments as in `run`, `on_event` is called with every event.
 
     Ctrl-C while dragging or denoising returns the best so far.
     """
-    events, event, interrupt = run(task, model, settings, store, side=side), None, None
+    events, event, interrupt = run(task, model, settings, store, side=side, start=start), None, None
     while True:
         try:
             event = next(events) if interrupt is None else events.throw(interrupt)

@@ -5,7 +5,7 @@ Blocks carry the paper's numbers: 1 to 4 are the outputs of up_blocks[0] to [3],
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -94,10 +94,11 @@ def match(before: torch.Tensor, after: torch.Tensor, yx: torch.Tensor, map_hw: t
     return torch.stack([best // after.shape[-1], best % after.shape[-1]], dim=-1).to(yx)
 
 
-def pca_rgb(feats: Sequence[torch.Tensor]) -> list[np.ndarray]:
-    """Three principal components as colours, one basis and one range for all maps (paper Fig. 2).
+def pca_colors(feats: Sequence[torch.Tensor]) -> Callable[[torch.Tensor], np.ndarray]:
+    """Three principal components of all these maps as colours: the basis and the range, for any map.
 
-    feats  maps (1, c, h, w) of one c; sizes may differ. Returns (h, w, 3) float32 arrays in [0, 1], same order.
+    feats  maps (1, c, h, w) of one c; sizes may differ
+    Returns a function from a map (1, c, h, w) to (h, w, 3) float32 in [0, 1].
     """
     from sklearn.decomposition import PCA
 
@@ -105,9 +106,22 @@ def pca_rgb(feats: Sequence[torch.Tensor]) -> list[np.ndarray]:
         raise InputError(
             f"feats: one basis needs one channel count, not {sorted({f.shape[1] for f in feats})}"
         )
-    rows = [f[0].detach().float().cpu().flatten(1).T.numpy() for f in feats]
-    scores = PCA(n_components=3, random_state=0).fit(np.concatenate(rows)).transform(np.concatenate(rows))
-    low, high = np.percentile(scores, [PCA_CLIP, 100 - PCA_CLIP], axis=0)
-    scores = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
-    cuts = np.cumsum([len(r) for r in rows])[:-1]
-    return [part.reshape(*f.shape[-2:], 3) for part, f in zip(np.split(scores, cuts), feats, strict=True)]
+    rows = np.concatenate([_rows(f) for f in feats])
+    pca = PCA(n_components=3, random_state=0).fit(rows)
+    low, high = np.percentile(pca.transform(rows), [PCA_CLIP, 100 - PCA_CLIP], axis=0)
+
+    def colors(feat: torch.Tensor) -> np.ndarray:
+        scores = (pca.transform(_rows(feat)) - low) / np.maximum(high - low, 1e-12)
+        return np.clip(scores, 0, 1).astype(np.float32).reshape(*feat.shape[-2:], 3)
+
+    return colors
+
+
+def _rows(feat: torch.Tensor) -> np.ndarray:
+    return feat[0].detach().float().cpu().flatten(1).T.numpy()
+
+
+def pca_rgb(feats: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Maps (1, c, h, w) -> pictures (h, w, 3) in the colours that `pca_colors` finds for all of them (paper Fig. 2)."""
+    colors = pca_colors(feats)
+    return [colors(feat) for feat in feats]

@@ -131,6 +131,7 @@ class Picker:
         self.canvas = ipycanvas.MultiCanvas(3, width=w, height=h)
         self.canvas.layout.width, self.canvas.layout.height = f"{w}px", "auto"  # else it fills the page
         self.canvas.layout.max_width = "100%"
+        self._listeners = []
         self.widget = self._controls(ipywidgets)
         self._listen()
         self.redraw()
@@ -178,6 +179,22 @@ class Picker:
         with self._lock:
             change(*args)
             self._draw()
+        for listener in self._listeners:
+            listener()
+
+    def on_change(self, listener) -> None:
+        """Call `listener()` after every change of the picks."""
+        self._listeners.append(listener)
+
+    def load(self, what) -> None:
+        """Show another task or picture instead."""
+        with self._lock:
+            self.picks = _start(what)
+            self.scale = max(self.canvas.width, self.canvas.height) / max(self.picks.size)
+            self.canvas.width, self.canvas.height = (max(1, round(n * self.scale)) for n in self.picks.size)
+            self.redraw()
+        for listener in self._listeners:
+            listener()
 
     def redraw(self) -> None:
         """Draw everything, also on a page that was loaded again."""

@@ -33,9 +33,10 @@ _reference_at_hand: OrderedDict[str, dict[str, Tensor]] = OrderedDict()  # the l
 class Event:
     """Something happened: step `i` of `n` of a stage, `seconds` after the stage began.
 
-    data    the stage's own state: LoraState, InvertState (then SampleState: the reference's way back), DragState,
-            SampleState; a Result with "done"
-    cached  this was read from disk instead of made
+    data      the stage's own state: LoraState, InvertState (then SampleState: the reference's way back), DragState,
+              SampleState; a Result with "done"
+    cached    this was read from disk instead of made
+    prepared  what the drag works on, from the stage "drag" on
     """
 
     stage: str
@@ -44,6 +45,12 @@ class Event:
     seconds: float
     data: object = None
     cached: bool = False
+    prepared: Prepared | None = field(default=None, repr=False)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the stage has done all its steps at this pace; None before its first."""
+        return self.seconds / self.i * (self.n - self.i) if self.i else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +117,7 @@ class Reporter:
         self.asked = getattr(cancel, "is_set", cancel) or (lambda: False)
         self.timings: dict[str, float] = {}
         self.hits: set[str] = set()
+        self.prepared: Prepared | None = None
         self.begin("")
 
     def begin(self, stage: str) -> None:
@@ -120,7 +128,7 @@ class Reporter:
         if self.asked():
             raise Cancelled
         self.timings[self.stage] = time.perf_counter() - self.began
-        yield Event(self.stage, i, n, self.timings[self.stage], data, cached)
+        yield Event(self.stage, i, n, self.timings[self.stage], data, cached, self.prepared)
         if self.asked():
             raise Cancelled
 
@@ -150,7 +158,7 @@ def stages(task: DragTask, model, settings: Settings, store: Store, side: int | 
     yield from report(1, 1)
     frame = Frame.fit(*task.size, side or model.side)
     base = {"picture": task.image, "prompt": task.prompt, "model": model.hash, "dtype": str(model.dtype)}
-    base |= {"frame": frame, "versions": _versions()}
+    base |= {"frame": frame, "versions": versions()}
 
     report.begin("encode")
     found = yield from _kept(
@@ -247,5 +255,6 @@ def _record(part: Prepared, report: Reporter):
     return kv.as_dict() | {"back": back}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package and of the libraries that decide what comes out."""
     return {"dragnb": dragnb.__version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}

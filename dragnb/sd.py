@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def pixels_per_cell(vae) -> int:
 
 
 _loaded: OrderedDict[tuple, Model] = OrderedDict()
+_loading = threading.Lock()
 
 
 def load(
@@ -81,16 +83,17 @@ def load(
     weights_dtype = pick_dtype(dtype, where)
     source = sources.resolve(model, config)
     key = (str(source.path), str(source.config), str(where), weights_dtype, source.stamp())
-    if key not in _loaded:
-        with memory_errors("the size of the model, or dtype='fp16'"), weights.quiet():
-            parts = weights.read_parts(source, weights_dtype)
-            _loaded[key] = assemble(
-                *parts, device=where, dtype=weights_dtype, name=str(model), hash=source.hash()
-            )
-    _loaded.move_to_end(key)
-    while len(_loaded) > KEPT_MODELS:
-        _loaded.popitem(last=False)
-    return _loaded[key]
+    with _loading:  # of two threads that ask for one model, one reads it
+        if key not in _loaded:
+            with memory_errors("the size of the model, or dtype='fp16'"), weights.quiet():
+                parts = weights.read_parts(source, weights_dtype)
+                _loaded[key] = assemble(
+                    *parts, device=where, dtype=weights_dtype, name=str(model), hash=source.hash()
+                )
+        _loaded.move_to_end(key)
+        while len(_loaded) > KEPT_MODELS:
+            _loaded.popitem(last=False)
+        return _loaded[key]
 
 
 def assemble(

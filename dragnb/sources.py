@@ -33,8 +33,10 @@ def resolve(model: str | os.PathLike, config: str | os.PathLike | None = None) -
         return _folder(path, text)
     if path.is_file() or text.endswith(".safetensors"):
         return _single_file(path, config)
+    if path.is_absolute() or text.startswith("."):
+        raise InputError(f"model = {text!r}: there is no such folder; has it been moved?")
     hub_id = HUB_NAMES.get(text, text)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) or hub_id.startswith("."):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
         raise InputError(
             f"model = {text!r} is unknown{did_you_mean(text, ['clay', *HUB_NAMES])}; or a hub id 'owner/name', a "
             "diffusers folder, a .safetensors file"

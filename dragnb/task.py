@@ -87,7 +87,7 @@ class DragTask:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "DragTask":
-        """The task in a folder or zip, checked against its own task.json; InputError names file and field."""
+        """The task in a folder, a zip, or a PNG that the studio saved, checked; InputError names file and field."""
         path = Path(path)
         with taskfile.opened(path) as folder:
             data = taskfile.read(folder / taskfile.JSON)

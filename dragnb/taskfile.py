@@ -1,6 +1,10 @@
-"""The drag file on disk: its json, checked field by field; its folder or zip, opened and replaced safely."""
+"""The drag file on disk: its json, checked field by field; its folder or zip, opened and replaced safely.
+
+A picture that an edit made may carry its drag file, as a zip in a chunk of its PNG, and a record of what made it.
+"""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -12,6 +16,8 @@ from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
 
+from PIL import Image, PngImagePlugin
+
 from .errors import InputError, did_you_mean
 
 SCHEMA = 1
@@ -19,6 +25,8 @@ JSON, IMAGE, MASK = "task.json", "image.png", "mask.png"
 MEMBERS = (JSON, IMAGE, MASK)
 FIELDS = ("schema", "size", "pairs", "prompt", "name")
 MAX_BYTES = 512 * 2**20  # one unpacked member of a zip
+CHUNK = b"drAG"  # ancillary, private, and not to be copied by a program that changes the picture
+RECORD = "dragnb"  # the PNG's text with the record, as json
 
 
 def read(path: Path) -> dict:
@@ -80,23 +88,26 @@ def are_numbers(value, n: int) -> bool:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """A task's folder: `path` itself, or a temporary one with what the zip holds of it."""
+    """A task's folder: `path` itself, or a temporary one with what the zip, or a result's PNG, holds of it."""
     if path.is_dir():
         yield path
-    elif not path.exists():
+        return
+    if not path.exists():
         raise InputError(f"task: {path} does not exist")
-    elif not zipfile.is_zipfile(path):
-        raise InputError(f"task: {path} is neither a folder nor a whole zip file")
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            _unpack(path, Path(folder))
-            yield Path(folder)
+    packed = _chunk(path) or path
+    if not zipfile.is_zipfile(packed):
+        raise InputError(
+            f"task: {path} is neither a folder nor a whole zip file, nor a PNG that an edit made"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        _unpack(packed, path, Path(folder))
+        yield Path(folder)
 
 
-def _unpack(path: Path, folder: Path) -> None:
+def _unpack(packed, path: Path, folder: Path) -> None:
     """Only the task's own members, by their bare names, from the zip's top or its one folder."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(packed) as archive:
             for info in archive.infolist():
                 parts = Path(info.filename).parts
                 hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
@@ -109,6 +120,33 @@ def _unpack(path: Path, folder: Path) -> None:
                 (folder / parts[-1]).write_bytes(archive.read(info))
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
         raise InputError(f"{path} cannot be unpacked ({error}); write the zip again") from error
+
+
+def _chunk(path: Path) -> io.BytesIO | None:
+    """The drag file that a PNG carries; None where `path` is no such PNG."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            found = dict(chunk[:2] for chunk in picture.private_chunks)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return io.BytesIO(found[CHUNK]) if CHUNK in found else None
+
+
+def provenance(packed: bytes, record: dict) -> PngImagePlugin.PngInfo:
+    """What a PNG carries of the edit that made it: the drag file as a zip, and the record as text."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(RECORD, json.dumps(record, ensure_ascii=False))
+    info.add(CHUNK, packed)
+    return info
+
+
+def record(path: Path) -> dict:
+    """The record in a PNG that an edit made: settings, seed, model and its hash, versions, and where it began."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return json.loads(picture.info[RECORD])
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
+        raise InputError(f"{path} is no PNG that an edit made: it carries no record") from None
 
 
 def pack(folder: Path, path: Path) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dragnb.config import PROFILES, STAGES, Settings, profile
+from dragnb.config import PROFILES, STAGES, Settings, meaning, nearest_profile, profile
 from dragnb.errors import InputError
 
 
@@ -113,3 +113,17 @@ def test_changing_a_setting_repeats_only_the_stages_that_need_it(change, kept):
     assert tuple(s for s in STAGES if before.stage_key(s) == after.stage_key(s)) == kept
     with pytest.raises(InputError, match=r"stage = 'inverse' is unknown"):
         before.stage_key("inverse")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_settings_are_told_as_the_nearest_profile_and_its_changes(name):
+    assert nearest_profile(profile(name)) == (name, {})
+    assert nearest_profile(profile(name, lam=0.5)) == (name, {"lam": 0.5})
+
+
+def test_every_setting_says_what_it_is_for():
+    said = [meaning(f.name) for f in dataclasses.fields(Settings)]
+
+    assert all(said) and len(set(said)) == len(said)
+    with pytest.raises(InputError, match="unknown setting 'lamb'; did you mean 'lam'"):
+        meaning("lamb")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dragnb import config, edit, metrics, prepare, sd, task
+from dragnb import config, edit, glimpse, metrics, prepare, sd, task
 from dragnb.errors import InputError
 from dragnb.store import Store
 
@@ -149,6 +149,79 @@ def test_ctrl_c_before_there_is_anything_to_show_is_raised(smoke, drag_task, qui
     assert edit.prepare(drag_task, smoke, quick, cache).from_cache == {"encode"}, (
         "half a fine-tune is not kept"
     )
+
+
+def test_ctrl_c_before_the_first_step_of_the_drag_is_raised(smoke, drag_task, quick, cache):
+    def press(event):
+        if (event.stage, event.i) == ("drag", 0):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit.edit(drag_task, smoke, quick, cache, on_event=press)
+
+
+def test_a_drag_begins_where_another_was_and_goes_on_from_there(smoke, drag_task, quick, cache):
+    whole = edit.edit(drag_task, smoke, quick, cache)
+    again = edit.edit(drag_task, smoke, quick, cache, start=whole.light().at(0))
+    np.testing.assert_array_equal(again.image, whole.image, err_msg="step 0 is the picture itself")
+
+    handles = whole.tracks_xy[2]
+    other = moved(drag_task, handles=handles, targets=np.array([[40.0, 70.0]]))
+    branch = edit.edit(other, smoke, quick.replace(lam=0.5), cache, start=whole.at(2))
+
+    assert torch.equal(branch.states[0].z, whole.states[2].z)
+    assert not torch.equal(branch.states[-1].z, whole.states[-1].z)
+    np.testing.assert_allclose(branch.tracks_xy[0], handles, atol=1e-3)
+    assert branch.states[0].mask_loss == 0, "what the mask holds is held as it is there"
+    assert branch.record["began"]["step"] == 2 and branch.record["began"]["of"] == whole.record
+
+
+def test_a_latent_of_another_noise_level_or_size_is_refused(smoke, drag_task, quick, cache):
+    start = edit.edit(drag_task, smoke, quick, cache).at(1)
+    with pytest.raises(InputError, match="at t = 601, but this edit drags .* at t = 401; keep"):
+        edit.edit(drag_task, smoke, quick.replace(strength=0.6), cache, start=start)
+    with pytest.raises(InputError, match=r"a latent \(1, 4, 8, 8\)"):
+        edit.edit(drag_task, smoke, quick, cache, start=start._replace(z=start.z[..., :8, :8]))
+
+
+@pytest.mark.parametrize("step", [-1, 4])
+def test_a_step_that_was_not_made_is_no_place_to_begin(smoke, drag_task, quick, cache, step):
+    result = edit.edit(drag_task, smoke, quick, cache)
+    with pytest.raises(InputError, match=f"step = {step}: this drag has the steps 0 to 3"):
+        result.at(step)
+
+
+def test_a_record_says_what_made_the_picture_without_a_path(smoke, drag_task, quick, cache):
+    record = edit.edit(drag_task, smoke, quick, cache).record
+
+    assert record["pairs"] == [[[40.0, 45.0], [90.0, 45.0]]]
+    assert config.Settings(**record["settings"]) == quick
+    assert record["model"] == {"name": "smoke", "hash": smoke.hash, "dtype": "float32"}
+    assert {"torch", "diffusers", "dragnb"} <= set(record["versions"]) and record["began"] is None
+    assert "/" not in str(record), "no folder of this machine"
+
+
+def test_a_running_drag_can_be_looked_at_without_changing_it(smoke, drag_task, quick, cache):
+    plain = edit.edit(drag_task, smoke, quick, cache)
+    seen = {}
+
+    def look(event):
+        seen[event.stage] = glimpse.preview(event)
+
+    watched = edit.edit(drag_task, smoke, quick, cache, on_event=look)
+
+    np.testing.assert_array_equal(watched.image, plain.image)
+    assert seen["finetune"] is None and seen["invert"] is None
+    off = np.abs(seen["denoise"].astype(int) - plain.image).max()
+    assert off <= 3, "the last leap is the picture, but for the noise that the schedule keeps at its end"
+    assert seen["drag"].shape == plain.image.shape
+    steps = [step for step, _ in glimpse.film(plain.prepared, plain.states, most=3)]
+    assert steps == [0, 2, 3]
+
+
+def test_the_time_left_is_told_at_the_pace_so_far():
+    assert edit.Event("drag", 20, 80, 5.0).left == 15.0
+    assert edit.Event("drag", 0, 80, 5.0).left is None
 
 
 def test_a_torn_cache_file_is_made_anew(smoke, drag_task, quick, cache):

@@ -91,3 +91,10 @@ def test_pca_shares_one_basis_over_maps():
     np.testing.assert_array_equal(first, again)
     with pytest.raises(InputError, match="one channel count"):
         features.pca_rgb([a, torch.randn(1, 7, 4, 4)])
+
+
+def test_a_map_gets_the_same_colours_alone_as_among_those_the_basis_is_of():
+    a, b = torch.randn(1, 8, 6, 6), torch.randn(1, 8, 4, 5)
+    colors = features.pca_colors([a, b])
+    np.testing.assert_array_equal(colors(b), features.pca_rgb([a, b])[1])
+    assert colors(torch.randn(1, 8, 3, 7)).shape == (3, 7, 3)

@@ -17,8 +17,8 @@ LAYERS = {
     ),
     "model": ("sd", "sources", "weights"),
     "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
-    "edit": ("edit", "prepare"),
-    "top": ("viz", "picker"),
+    "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
+    "top": ("viz", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
 }
 MAY_IMPORT = {

@@ -1,5 +1,7 @@
 """What stands in several places says the same in all of them."""
 
+import ast
+import json
 import re
 import subprocess
 import tomllib
@@ -64,7 +66,7 @@ def test_the_conda_environment_and_make_install_extras_that_exist():
     assert environment["name"] == PROJECT["name"]
     assert "python" + PROJECT["requires-python"] in environment["dependencies"]
     for text in (*pip, MAKEFILE):
-        extras = re.search(r"\.\[([\w,]+)\]", text)[1].split(",")
+        extras = ",".join(re.findall(r"\.\[([\w,]+)\]", text)).split(",")
         assert set(extras) <= set(EXTRAS), f"no such extra in pyproject.toml: {extras}"
 
 
@@ -79,8 +81,20 @@ def test_the_version_and_licence_are_the_same_everywhere():
 
 
 def test_make_knows_every_target_it_promises():
-    for target in ("setup", "notebooks", "test", "lab", "slow", "clean"):
+    for target in ("setup", "notebooks", "test", "lab", "app", "slow", "clean"):
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_app_is_the_studio_without_the_lesson():
+    """What `make app` leaves of notebook 10 has the cells that the studio needs, and no other code."""
+    book = json.loads((ROOT / "notebooks" / "10_studio.ipynb").read_text())
+    left = [c for c in book["cells"] if "lesson" not in c["metadata"].get("tags", [])]
+    code = ["".join(c["source"]) for c in left if c["cell_type"] == "code"]
+
+    assert "remove_cell_tags=lesson notebooks/10_studio.ipynb" in MAKEFILE
+    assert len(code) == 4 and code[-1].endswith("\nstudio")
+    names = {node.id for source in code for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    assert {"studio", "drag_task", "chosen", "task"} <= names
 
 
 def test_the_ci_script_is_sound_and_runs_both_commands():

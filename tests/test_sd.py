@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +28,19 @@ def rewrite(path, **changes):
 def test_a_model_is_loaded_once_per_process(smoke, smoke_folder):
     assert sd.load(str(smoke_folder), device="cpu") is sd.load(str(smoke_folder), device="cpu")
     assert sd.load(smoke) is smoke
+
+
+def test_of_two_threads_that_ask_for_one_model_one_reads_it(folder):
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: sd.load(str(folder), device="cpu"), range(2))
+    assert one is other
+
+
+def test_a_folder_that_is_gone_is_said_to_be_gone(folder):
+    sd.load(str(folder), device="cpu")
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match="there is no such folder; has it been moved"):
+        sd.load(str(folder), device="cpu")
 
 
 def test_a_loaded_model_is_frozen_float32_and_knows_its_size(smoke):

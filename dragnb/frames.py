@@ -1,0 +1,86 @@
+"""Pictures for the screen as plain arrays and bytes, quick enough to follow a slider: no figure is made for them."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dragnb.viz import HANDLE, TARGET
+
+JPEG_QUALITY = 85
+STAR = "#F0E442"
+LONGEST = 1024  # pixels of a picture on the screen
+SHARPEST = 512  # a smaller picture is enlarged, so that lines drawn on it stay thin
+
+
+def jpeg(image: np.ndarray, side: int = LONGEST) -> bytes:
+    """A picture, uint8 or float in [0, 1], as JPEG, scaled down to `side` where it is larger."""
+    if image.dtype != np.uint8:
+        image = (image * 255).round().astype(np.uint8)
+    picture, buffer = Image.fromarray(image), io.BytesIO()
+    picture.thumbnail((side, side))
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def enlarged(image: np.ndarray, side: int = SHARPEST // 2) -> np.ndarray:
+    """A small map or picture with every cell as a square of pixels, the longer side about `side`."""
+    k = max(1, round(side / max(image.shape[:2])))
+    return image.repeat(k, axis=0).repeat(k, axis=1)
+
+
+def wipe(before: np.ndarray, after: np.ndarray, part: float) -> np.ndarray:
+    """The right `part` (0 to 1) of the width after, the rest before, with a white line between."""
+    w = before.shape[1]
+    x = round((1 - part) * w)
+    joined = np.concatenate([before[:, :x], after[:, x:]], axis=1)
+    if 0 < x < w:
+        joined[:, max(0, x - w // 256 - 1) : x] = 255
+    return joined
+
+
+def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How much each pixel changed, at most over the channels, in viridis: dark is none, yellow is all of 255."""
+    change = np.abs(before.astype(np.int16) - after).max(axis=2).astype(np.uint8)
+    return (matplotlib.colormaps["viridis"](change)[..., :3] * 255).round().astype(np.uint8)
+
+
+def marked(image: np.ndarray, tracks_xy: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The picture with each handle's way so far, (states, n, 2): circle, dots, star; and its target, a square."""
+    h, w = image.shape[:2]
+    scale = max(1, round(SHARPEST / max(w, h)))
+    picture = Image.fromarray(image).resize((w * scale, h * scale), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    r = max(picture.size) // 100 + 2
+    places = (np.asarray(tracks_xy) + 0.5) * scale
+    for track, target in zip(np.moveaxis(places, 1, 0), (np.asarray(targets) + 0.5) * scale, strict=True):
+        way = [tuple(xy) for xy in track.tolist()]
+        for width, color in ((r, "white"), (max(1, r // 3), "black")):
+            draw.line(way, fill=color, width=width, joint="curve")
+        _dot(draw.rectangle, target, r, TARGET)
+        _dot(draw.ellipse, track[0], r, HANDLE)
+        draw.regular_polygon((*track[-1].tolist(), r + 2), 3, fill=STAR, outline="black")
+    return np.asarray(picture)
+
+
+def _dot(shape, xy, r: int, color: str) -> None:
+    shape((*(xy - r), *(xy + r)), fill=color, outline="white", width=2)
+
+
+def curve(values, at: int, label: str, width: int = 320, height: int = 90) -> str:
+    """A curve as SVG with its value at one place marked and written; it costs nothing to draw again."""
+    values = np.asarray(values, dtype=float)
+    low, high = values.min(), values.max()
+    x = np.linspace(4, width - 4, len(values))
+    y = height - 4 - (values - low) / max(high - low, 1e-12) * (height - 26)
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    return (
+        f'<svg width="{width}" height="{height}" role="img" aria-label="{label}: {values[at]:.3g} at step {at}">'
+        f'<polyline points="{line}" fill="none" stroke="{TARGET}" stroke-width="2"/>'
+        f'<circle cx="{x[at]:.1f}" cy="{y[at]:.1f}" r="4" fill="{HANDLE}"/>'
+        f'<text x="4" y="14" font-size="12" fill="currentColor">{label}: {values[at]:.3g}, '
+        f"from {low:.3g} to {high:.3g}</text></svg>"
+    )

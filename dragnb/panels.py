@@ -1,0 +1,230 @@
+"""The studio's parts, each a widget on plain values: what to run, what came out, the way there, how it goes."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable
+
+from dragnb import config, frames
+from dragnb.config import PROFILES, Settings
+from dragnb.errors import InputError
+from dragnb.prepare import Event, default_settings
+from dragnb.result import Result
+from dragnb.worker import Problem
+
+try:
+    import ipywidgets as W
+except ImportError as error:
+    raise InputError("the studio needs ipywidgets: pip install 'dragnb[widgets]'") from error
+
+MODELS = [("bundled clay model", "clay"), ("Stable Diffusion 1.5", "sd15"), ("folder, file or hub id", "")]
+NUMBERS = ("lora_steps", "drag_steps", "drag_lr", "lam", "r1", "r2", "block", "strength", "guidance", "seed")
+SWITCHES = {  # the setting that is zero, or False, where a stage is off
+    "lora_steps": (
+        "fine-tune",
+        "teaches the model this one picture; without it the picture loses its identity",
+    ),
+    "reference": (
+        "reference control",
+        "the way back looks at the original picture; without it details drift",
+    ),
+    "lam": ("mask term", "holds what is outside the mask while dragging; without it the rest drifts"),
+}
+REUSED = "same picture, prompt and model: reused"
+STAGES = {"finetune": "fine-tune", "invert": "invert, record"}
+
+
+def hover(widget, text: str):
+    """Show `text` while the mouse is over the widget, in ipywidgets 7 and 8."""
+    setattr(widget, "tooltip" if widget.has_trait("tooltip") else "description_tooltip", text)
+    return widget
+
+
+def row(*children) -> W.HBox:
+    """Widgets side by side, in several rows where the page is narrow."""
+    return W.HBox(children, layout=W.Layout(flex_flow="row wrap"))
+
+
+class SettingsPanel:
+    """Model, canvas, profile, the numbers that matter with their meaning on hover, and a switch for each stage."""
+
+    def __init__(self, model, settings: Settings | None, side: int | None):
+        narrow = {"layout": W.Layout(width="210px"), "style": {"description_width": "90px"}}
+        own = [] if isinstance(model, str) else [(model.name, model)]
+        self.models = W.Dropdown(options=MODELS + own, value="", description="model", **narrow)
+        self.folder = W.Text(description="which", placeholder="folder, .safetensors or owner/name", **narrow)
+        self.side = hover(
+            W.IntText(description="side, px", **narrow), "longer side of the canvas; 0: the model's"
+        )
+        self.profile = W.Dropdown(options=list(PROFILES), description="profile", **narrow)
+        self.numbers, self.switches = {}, {}
+        for name in NUMBERS:
+            kind = W.IntText if isinstance(getattr(Settings, name), int) else W.FloatText
+            self.numbers[name] = hover(kind(description=name, **narrow), config.meaning(name))
+        for name, (label, why) in SWITCHES.items():
+            self.switches[name] = hover(W.Checkbox(value=True, description=label, indent=False), why)
+        self.show(model, default_settings(model) if settings is None else settings, side)
+        self.models.observe(self._chosen, "value")
+        self.profile.observe(lambda _: self._fill(config.profile(self.profile.value)), "value")
+        numbers = W.VBox([row(*self.numbers.values())], layout=W.Layout(max_width="460px"))
+        which = [self.models, self.folder, self.profile, self.side]
+        self.widget = W.VBox([*which, W.HTML("<b>stages</b>"), *self.switches.values(), numbers])
+
+    def show(self, model, settings: Settings, side: int | None) -> None:
+        """Fill in what a drag was made with."""
+        known = [value for _, value in self.models.options]
+        self.models.value = model if model in known else ""
+        self.folder.value = model if isinstance(model, str) and model not in known else ""
+        self.side.value = side or 0
+        self.profile.value = config.nearest_profile(settings)[0]
+        self._fill(settings)
+        self._which()
+
+    @property
+    def model(self):
+        """The model as `edit.run` takes it."""
+        found = self.models.value or self.folder.value.strip()
+        if not found:
+            raise InputError("model: say which, a folder, a .safetensors file or a hub id 'owner/name'")
+        return found
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as filled in; InputError names what is out of range."""
+        values = {name: widget.value for name, widget in self.numbers.items()}
+        values["reference"] = self.switches["reference"].value
+        for name in ("lora_steps", "lam"):
+            values[name] = values[name] if self.switches[name].value else 0
+        return self._base.replace(**values)
+
+    def _fill(self, settings: Settings) -> None:
+        self._base, usual = settings, config.profile(self.profile.value)
+        for name, switch in self.switches.items():
+            switch.value = bool(getattr(settings, name))
+        for name, widget in self.numbers.items():
+            shown = settings if name not in SWITCHES or self.switches[name].value else usual
+            widget.value = getattr(shown, name)
+
+    def _chosen(self, change) -> None:
+        self._which()
+        if change["new"]:
+            self.profile.value = config.nearest_profile(default_settings(change["new"]))[0]
+
+    def _which(self) -> None:
+        self.folder.layout.display = "none" if self.models.value else ""
+
+
+class ResultPanel:
+    """Before and after: a slider between them, what changed, or the handles' ways over the result."""
+
+    VIEWS = ("before | after", "difference", "tracks")
+
+    def __init__(self):
+        self.view = W.ToggleButtons(options=self.VIEWS)
+        self.part = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="after", readout=False)
+        self.image = W.Image(format="jpeg", layout=W.Layout(max_width="100%"))
+        self.widget = W.VBox([self.view, self.part, self.image])
+        self._result: Result | None = None
+        self.view.observe(self._draw, "value")
+        self.part.observe(self._draw, "value")
+
+    def show(self, result: Result | None) -> None:
+        """Show this edit, or nothing."""
+        self._result = result
+        self._draw()
+
+    def _draw(self, _=None) -> None:
+        result, view = self._result, self.view.value
+        self.part.layout.display = "" if view == self.VIEWS[0] else "none"
+        if result is None:
+            self.image.value = b""
+            return
+        before, after = result.task.image, result.image
+        if view == self.VIEWS[0]:
+            shown = frames.wipe(before, after, self.part.value)
+        elif view == self.VIEWS[1]:
+            shown = frames.difference(before, after)
+        else:
+            shown = frames.marked(after, result.tracks_xy, result.task.targets)
+        self.image.value = frames.jpeg(frames.enlarged(shown, frames.SHARPEST))
+
+
+class TravelPanel:
+    """Time travel: a slider over a drag's steps, with loss, handles, picture in one leap, and features.
+
+    look    asks for a step to be seen; `refresh` is given what was
+    branch  called with the step where a new drag shall begin
+    """
+
+    def __init__(self, look: Callable[[int], None], branch: Callable[[int], None]):
+        self._look, self._result, self._looks = look, None, {}
+        self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="420px"))
+        self.text = W.HTML()
+        self.image, self.features = (W.Image(format="jpeg", layout=W.Layout(width="300px")) for _ in "ab")
+        why = "a new drag from this step's latent, with other points or settings"
+        self.branch = W.Button(description="branch from here", tooltip=why, icon="code-fork")
+        self.branch.on_click(lambda _: branch(self.step.value))
+        self.widget = W.VBox([row(self.step, self.branch), self.text, row(self.image, self.features)])
+        self.step.observe(self._moved, "value")
+        self.show(None)
+
+    def show(self, result: Result | None) -> None:
+        """Travel in this edit, from its last step on; nothing is looked at before the slider is moved."""
+        self._result, self._looks = None, {}  # no look while the slider is set
+        self.step.max = last = len(result.states) - 1 if result else 0
+        self.step.value = last
+        self._result = result
+        self.image.value = self.features.value = b""
+        self._draw()
+
+    def refresh(self, looks: dict) -> None:
+        """Draw what was seen meanwhile."""
+        if looks.keys() != self._looks.keys():
+            self._looks = looks
+            self._draw()
+
+    def _moved(self, _) -> None:
+        self._draw()
+        if self._result is not None and self.step.value not in self._looks:
+            self._look(self.step.value)
+
+    def _draw(self) -> None:
+        result, step = self._result, self.step.value
+        self.branch.disabled = result is None or step not in self._looks
+        if result is None:
+            self.text.value = ""
+            return
+        far = ", ".join(f"{d:.1f}" for d in result.states[step].distance.tolist())
+        self.text.value = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"
+        if step in self._looks:
+            seen, tracks = self._looks[step], result.tracks_xy[: step + 1]
+            self.image.value = frames.jpeg(frames.marked(seen.image, tracks, result.task.targets))
+            self.features.value = frames.jpeg(frames.enlarged(seen.features))
+
+
+def progress(events: Iterable[Event], running: bool = True) -> str:
+    """A bar for each stage so far, with the time it still takes, took, or that it was reused; as HTML."""
+    rows, events = [], list(events)
+    for event in events:
+        if event.stage == "done":
+            continue
+        over = event is not events[-1] or event.i == event.n  # a drag that arrives ends before its last step
+        if event.cached:
+            note = REUSED
+        elif over:
+            note = f"{event.seconds:.1f} s" if event.n else "off"
+        else:
+            note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
+        bar = f'<progress max="{event.n or 1}" value="{event.n or 1 if over else event.i}"></progress>'
+        name = STAGES.get(event.stage, event.stage)
+        rows.append(f"<tr><td>{name}</td><td>{bar}</td><td>{note}</td></tr>")
+    return f"<table>{''.join(rows)}</table>" if rows else ""
+
+
+def message(said: str, problem: Problem | None) -> str:
+    """What happened, and an error as one line with its details folded; as HTML."""
+    text = html.escape(said)
+    if problem is not None:
+        line, details = html.escape(problem.line), html.escape(problem.details)
+        text += f"<details><summary><b>&#9888; {line}</b></summary><pre>{details}</pre></details>"
+    return text
