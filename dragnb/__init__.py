@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 ROOMS = (
     *("errors", "config", "geometry", "ddim", "task", "store"),
     *("sd", "lora", "features", "attention", "drag", "metrics"),
-    *("edit", "viz", "picker", "clay"),
+    *("edit", "picks", "preflight", "viz", "picker", "clay"),
 )
 
 
