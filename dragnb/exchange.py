@@ -23,6 +23,7 @@ MAX_BYTES = 512 * 2**20
 TIMEOUT = 20  # seconds
 NAME = 100  # characters that are kept of a file's name
 ARROW = "→"
+NOTEBOOK = "04_pick_points.ipynb"
 NUMBERS = re.compile(r"-?\d+(?:\.\d+)?")
 BETWEEN = re.compile(r"[\s,;:()\[\]>=→-]*")  # all that may stand between the numbers of a line
 
@@ -119,4 +120,5 @@ def parameters(picks: Picks) -> str:
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
     if picks.mask.any():
         lines.append("# the mask is not in here: save the drag file and give `task` instead")
-    return "\n".join([*lines, "", f"papermill -y {shlex.quote(json.dumps(given, ensure_ascii=False))} ..."])
+    option = shlex.quote(json.dumps(given, ensure_ascii=False))
+    return "\n".join([*lines, "", f"papermill {NOTEBOOK} picked.ipynb -y {option}"])

@@ -118,7 +118,11 @@ class Hand:
         self._down, self._at = (x, y), (x, y)
         self._moved = self._pulled = False
         self.picks.begin()
-        getattr(self, f"_{self.tool}")(place)
+        try:
+            getattr(self, f"_{self.tool}")(place)
+        except InputError:
+            self.cancel()
+            raise
 
     def move(self, x: float, y: float) -> None:
         """Drag, if it is down."""

@@ -5,7 +5,6 @@ Places are (x, y) in picture pixels and may lie outside; `value` is True to free
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 
 def stroke(mask: np.ndarray, start, end, radius: float, value: bool = True) -> None:
@@ -36,6 +35,8 @@ def polygon(mask: np.ndarray, places, value: bool = True) -> None:
 
 def holes(mask: np.ndarray) -> np.ndarray:
     """Where nothing is painted, but all ways to the border are cut off by paint; bool (h, w)."""
+    from scipy import ndimage  # half a second, for one button
+
     parts, n = ndimage.label(~mask)
     enclosed = np.ones(n + 1, bool)
     for border in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):

@@ -1,4 +1,4 @@
-"""The widgets around the picker's canvas: tools, buttons, texts, files. They know nothing of what they are for.
+"""The widgets around the picker's canvas: tools, buttons, texts, files. They show, and leave it to others to listen.
 
 Only what ipywidgets 7 and 8 have in common is used.
 """

@@ -105,9 +105,12 @@ class Picker:
 
     def act(self, name: str) -> None:
         """Do one of the actions, as its button and its key do."""
+        self.do(self._act, name)
+
+    def _act(self, name: str):
         if name != "let go":
             self.hand.lift()
-        self.do(self._actions[name][1])
+        return self._actions[name][1]()
 
     def _on_picks(self):
         self._changed = True
@@ -125,6 +128,8 @@ class Picker:
                     self.hand.move(x, y)
                     self.easel.show()
         elif self.hand.busy:
+            if kind == "mouse_out":  # it may have crossed the border faster than events come
+                self.hand.move(x, y)
             self.do(self.hand.lift)
 
     def key(self, key: str, shift: bool = False, ctrl: bool = False, meta: bool = False) -> None:
@@ -199,6 +204,7 @@ class Picker:
 
     def _load(self, found, name: str = "") -> str:
         self.hand.lift()
+        self.hand.selected = None
         self.picks.load(found)
         return f"{name} is loaded; undo brings back what was here" if name else ""
 

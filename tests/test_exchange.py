@@ -181,7 +181,7 @@ def test_the_parameters_run_as_python_and_pass_through_a_shell_to_yaml(task):
     exec(lines, given)
 
     assert (given["points"], given["prompt"]) == ([[10, 20], [30, 40.5]], 'the cat\'s "ä"')
-    assert json.loads(shlex.split(command)[2]) == {"points": given["points"], "prompt": given["prompt"]}
+    assert json.loads(shlex.split(command)[-1]) == {"points": given["points"], "prompt": given["prompt"]}
     assert "mask" not in text
     picks.invert()
     assert "the mask is not in here" in exchange.parameters(picks)

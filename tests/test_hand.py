@@ -161,7 +161,7 @@ def test_the_brush_paints_while_it_is_down_and_a_stroke_is_one_step(hand):
     assert hand.fresh == [((40, 30), (40, 30)), ((40, 30), (50, 30)), ((50, 30), (60, 30))]
     hand.erase = True
     drag(hand, (40, 30), (50, 30))
-    assert columns(hand.picks.mask) == (54, 65), "the eraser is round"
+    assert columns(hand.picks.mask) == (51, 65), "the eraser is round"
     hand.picks.undo()
     hand.picks.undo()
     assert not hand.picks.mask.any() and not hand.picks.can_undo
@@ -229,6 +229,18 @@ def test_a_press_outside_the_sheet_is_refused_and_nothing_is_lost(hand):
             hand.press(*place)
 
     assert hand.picks.points == [(20, 20)] and not hand.busy
+
+
+def test_a_target_in_the_very_pixel_of_its_handle_is_refused_and_the_hand_is_free_again(hand):
+    hand.window.zoom_by(8, 0, 0)
+    drag(hand, (5, 5))
+
+    with pytest.raises(InputError, match="nothing to drag"):
+        hand.press(*hand.window.on_sheet(5.4, 5.4))
+
+    assert hand.picks.points == [(5, 5)] and not hand.busy
+    drag(hand, (7, 7))
+    assert hand.picks.points == [(5, 5), (7, 7)]
 
 
 def test_the_arrow_keys_shift_the_chosen_point_and_else_the_view(hand):

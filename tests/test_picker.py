@@ -75,12 +75,12 @@ def test_mouse_touch_and_a_pointer_that_leaves_all_end_a_gesture(picker):
     event(picker, "touch_move", touches=[{"x": 141, "y": 81}])
     event(picker, "touch_end", touches=[])
     mouse(picker, (20, 60), (60, 60), lift=False)
-    event(picker, "mouse_out", x=0, y=0)
+    event(picker, "mouse_out", x=305, y=121)
     mouse(picker, (100, 80), lift=False)
     event(picker, "touch_cancel", touches=[])
     event(picker, "mouse_move", x=0, y=0)
 
-    pairs = [(20, 20), (60, 20), (20, 40), (70, 40), (20, 60), (60, 60), (100, 80)]
+    pairs = [(20, 20), (60, 20), (20, 40), (70, 40), (20, 60), (149, 60), (100, 80)]
     assert picker.picks.points == pairs
 
 
