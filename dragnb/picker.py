@@ -1,255 +1,240 @@
-"""Pick handles, targets and a mask by hand: `Picks` is the state and knows no widget, `Picker` is a canvas on it.
+"""The picker: handles, targets and a mask picked by hand in a notebook.
 
-Everything a click or a stroke does is a method of `Picks`, so it can be tested, saved and driven without a browser;
-the canvas only draws the state and may be drawn again at any time.
+`Picks` is the state and `Hand` what pointing does; both know no widget. `Easel` draws them and `Panel` has the buttons
+and texts; the `Picker` here passes events on, one at a time.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 
-import numpy as np
-from PIL import Image
-
+from dragnb import exchange, preflight
 from dragnb.errors import InputError
-from dragnb.task import DragTask, pair_up
+from dragnb.hand import Hand, Window
+from dragnb.panel import BIGGEST_BRUSH, TOOL_KEYS, Panel
+from dragnb.picks import Picks
+from dragnb.task import DragTask
 
-UNDO_LIMIT = 100
-MODES = ("points", "paint", "erase")
-TOUCH = {
+__all__ = ["Picker", "Picks"]
+
+MOUSE = ("mouse_down", "mouse_move", "mouse_up", "mouse_out")
+TOUCH = {  # no mouse events come for the same touch
     "touch_start": "mouse_down",
     "touch_move": "mouse_move",
     "touch_end": "mouse_up",
     "touch_cancel": "mouse_up",
 }
-HANDLE, TARGET, LINE = "#D55E00", "#0072B2", "black"  # as `viz` draws them
-VEIL = (128, 128, 128, 150)  # laid over what the mask holds still
-DOT = 6  # radius of a point in canvas pixels
-
-
-class Picks:
-    """Points and mask on one picture: clicks are handle and target in turn, the mask is painted, all can be undone.
-
-    image   uint8 (h, w, 3)
-    points  list of (x, y) in picture pixels; a click is rounded to a whole pixel and moved into the picture
-    mask    bool (h, w), True = may change; nothing painted leaves the whole picture free
-    """
-
-    def __init__(self, image: np.ndarray, points=(), mask=None, prompt: str = "", name: str = ""):
-        self.image, self.prompt, self.name = image, prompt, name
-        self.points: list[tuple[float, float]] = [(float(x), float(y)) for x, y in points]
-        self.mask = np.zeros(image.shape[:2], bool) if mask is None else np.array(mask, bool)
-        self._past: list[tuple[list, np.ndarray]] = []
-
-    @classmethod
-    def of(cls, task: DragTask) -> Picks:
-        """The picks of a task, to go on from."""
-        points = np.stack([task.handles, task.targets], axis=1).reshape(-1, 2).tolist()
-        return cls(task.image, points, task.mask, task.prompt, task.name)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the picture."""
-        return self.image.shape[1], self.image.shape[0]
-
-    def snap(self, x: float, y: float) -> tuple[float, float]:
-        """The pixel nearest to a place that may lie between pixels or outside."""
-        w, h = self.size
-        return float(min(max(round(x), 0), w - 1)), float(min(max(round(y), 0), h - 1))
-
-    def remember(self) -> None:
-        """Keep the state as it is now for `undo`; call it once before a stroke."""
-        self._past = [*self._past[1 - UNDO_LIMIT :], (list(self.points), np.packbits(self.mask))]
-
-    def click(self, x: float, y: float) -> None:
-        """Add a point: a handle, or the target of the last handle. A target on its handle is no drag, so ignored."""
-        point = self.snap(x, y)
-        if len(self.points) % 2 and point == self.points[-1]:
-            return
-        self.remember()
-        self.points.append(point)
-
-    def stroke(self, start, end, radius: float, erase: bool = False) -> None:
-        """Paint (or erase) all pixels within `radius` of the line from `start` to `end`, places (x, y)."""
-        w, h = self.size
-        (ax, ay), (bx, by) = start, end
-        x0, x1 = (int(np.clip(v, 0, w)) for v in (min(ax, bx) - radius, max(ax, bx) + radius + 2))
-        y0, y1 = (int(np.clip(v, 0, h)) for v in (min(ay, by) - radius, max(ay, by) + radius + 2))
-        y, x = np.mgrid[y0:y1, x0:x1]
-        length = max((bx - ax) ** 2 + (by - ay) ** 2, 1e-9)
-        along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length, 0, 1)
-        near = (x - ax - along * (bx - ax)) ** 2 + (y - ay - along * (by - ay)) ** 2 <= radius**2
-        self.mask[y0:y1, x0:x1][near] = not erase
-
-    def undo(self) -> None:
-        """Take the last click, stroke or clearing back; nothing to take back is no error."""
-        if self._past:
-            self.points, packed = self._past.pop()
-            self.mask = np.unpackbits(packed, count=self.mask.size).reshape(self.mask.shape).astype(bool)
-
-    def clear(self) -> None:
-        """Remove all points and the mask; `undo` brings them back."""
-        self.remember()
-        self.points, self.mask = [], np.zeros_like(self.mask)
-
-    def says(self) -> str:
-        """One line on what is picked and what comes next."""
-        pairs, half = divmod(len(self.points), 2)
-        todo = "click its target" if half else "click a handle"
-        free = f"{self.mask.mean():.0%} may change" if self.mask.any() else "the whole picture may change"
-        return f"{pairs + half} {'pair' if pairs + half == 1 else 'pairs'}; {todo}; {free}"
-
-    def task(self, prompt: str | None = None, name: str | None = None) -> DragTask:
-        """The drag task of the picks; InputError says what is missing."""
-        handles, targets = pair_up(self.points)
-        mask = self.mask if self.mask.any() else None
-        prompt, name = self.prompt if prompt is None else prompt, self.name if name is None else name
-        return DragTask(self.image, handles, targets, mask, prompt, name)
+ARROW_KEYS = {"ArrowLeft": (-1, 0), "ArrowRight": (1, 0), "ArrowUp": (0, -1), "ArrowDown": (0, 1)}
+OTHER_KEYS = {"Z": "redo", "Delete": "delete point", "Backspace": "delete point", "=": "zoom in"}
+WITH_CTRL = "zZy"  # what Ctrl or Cmd leaves as it is; it makes any other key the browser's
+LEAP = 10  # pixels of an arrow key with Shift
+ZOOM = 1.5
+WHEEL = 600  # wheel pixels that zoom by a factor of e
 
 
 class Picker:
-    """A canvas on `picks`: click a handle, then its target; paint what may change; z or the button takes back.
+    """Points and a mask on a picture; show `widget`, or the Picker itself, and read `picks` or `task()` later.
 
     picks  a Picks, a DragTask to go on from, or a picture, uint8 (h, w, 3)
-    side   the longer side of the canvas in its own pixels; the picture is drawn at that size
-    Show `widget`, or the Picker itself, in a notebook; read `picks` (or `task()`) in a later cell.
+    side   the longer side of the canvas in its own pixels; all of the picture is drawn at that size
+    notes  (picks) -> sentences to show beside it, as `preflight.notes`; a studio gives its own, which knows the model
     """
 
-    def __init__(self, picks, side: int = 512):
+    def __init__(self, picks, side: int = 512, notes: Callable[[Picks], list[str]] = preflight.notes):
+        self.picks = picks if isinstance(picks, Picks) else Picks.of(picks)
+        self.notes = notes
+        self.hand = Hand(self.picks, Window(self.picks.size, side))
+        self._lock, self._changed, self._inside, self._callbacks = threading.RLock(), False, False, []
+        self._pointer = (0.0, 0.0)  # where the wheel turns
+        self._actions = self._list_actions()
         try:
-            import ipycanvas
-            import ipywidgets
+            from dragnb.easel import Easel
+
+            self.easel = Easel(self.hand)
+            self.panel = Panel(self.easel.sheet, self._actions, self.act)
         except ImportError as error:
             message = (
-                f"the picker needs {error.name}: pip install 'dragnb[widgets]'; or give the points as numbers"
+                f"the picker needs {error.name}: pip install 'dragnb[widgets]'; or give points as numbers"
             )
             raise InputError(message) from error
-        self.picks = picks if isinstance(picks, Picks) else _start(picks)
-        self.scale = side / max(self.picks.size)
-        self._canvas, self._from, self._lock = ipycanvas, None, threading.RLock()
-        w, h = (max(1, round(n * self.scale)) for n in self.picks.size)
-        self.canvas = ipycanvas.MultiCanvas(3, width=w, height=h)
-        self.canvas.layout.width, self.canvas.layout.height = f"{w}px", "auto"  # else it fills the page
-        self.canvas.layout.max_width = "100%"
-        self._listeners = []
-        self.widget = self._controls(ipywidgets)
+        self.widget, self.mode, self.brush = self.panel.widget, self.panel.mode, self.panel.brush
         self._listen()
-        self.redraw()
+        self.picks.on_change(self._on_picks)
+        self.refresh()
 
-    def _controls(self, widgets):
-        self.mode = widgets.ToggleButtons(options=list(MODES), value=MODES[0])
-        self.brush = widgets.IntSlider(12, 1, 100, description="brush, px")
-        self.text = widgets.Label()
-        undo, clear = widgets.Button(description="undo"), widgets.Button(description="clear")
-        undo.on_click(lambda _: self.do(self.picks.undo))
-        clear.on_click(lambda _: self.do(self.picks.clear))
-        tools = widgets.HBox([self.mode, self.brush, undo, clear])
-        tools.layout.flex_flow = "row wrap"
-        return widgets.VBox([tools, self.canvas, self.text])
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """Have `callback()` called after every change of the picks: a step, an undo, a redo, a load."""
+        self._callbacks.append(callback)
 
-    def _listen(self):
-        for kind in ("mouse_down", "mouse_move", "mouse_up", "mouse_out"):
-            getattr(self.canvas, f"on_{kind}")(lambda x, y, kind=kind: self.on(kind, x, y))
-        for touch, kind in TOUCH.items():  # no mouse events come for the same touch
-            listen = getattr(self.canvas, f"on_{touch}")
-            listen(lambda places, kind=kind: self.on(kind, *(places[0] if places else (0.0, 0.0))))
-        self.canvas.on_key_down(lambda key, *_: self.do(self.picks.undo) if key == "z" else None)
-        self.canvas.on_client_ready(self.redraw)
+    def load(self, task) -> None:
+        """Show a task, or a bare picture, instead of what is here; `undo` brings that back."""
+        self.do(self._load, task)
+
+    def task(self, prompt: str | None = None) -> DragTask:
+        """The drag task of what is picked by now; InputError says what is missing."""
+        return self.picks.task(prompt)
+
+    @property
+    def scale(self) -> float:
+        """Canvas pixels to a picture pixel."""
+        return self.hand.window.scale
+
+    def refresh(self) -> None:
+        """Say and draw everything anew, as after a change of what `notes` depends on."""
+        self.do(lambda: None)
+
+    def do(self, change: Callable, *args) -> None:
+        """Make a change, show it, then tell who listens. What is refused is said in one line under the canvas."""
+        with self._lock:
+            outer, self._inside = self._inside, True
+            try:
+                said = change(*args)
+            except InputError as error:
+                said = str(error)
+            finally:
+                self._inside = outer
+            self.easel.show()
+            self.panel.write(self.picks, said if isinstance(said, str) else "", self.notes(self.picks))
+            changed, self._changed = self._changed, False
+        for callback in (
+            list(self._callbacks) if changed else ()
+        ):  # without the lock: they may wait for others
+            callback()
+
+    def act(self, name: str) -> None:
+        """Do one of the actions, as its button and its key do."""
+        self.do(self._act, name)
+
+    def _act(self, name: str):
+        if name != "let go":
+            self.hand.lift()
+        return self._actions[name][1]()
+
+    def _on_picks(self):
+        self._changed = True
+        if not self._inside:  # a program has called a method of the picks
+            self.refresh()
 
     def on(self, kind: str, x: float, y: float) -> None:
         """An event at a place in canvas pixels: mouse_down, mouse_move, mouse_up or mouse_out."""
+        if kind == "mouse_down":
+            self.do(self.hand.press, x, y)
+        elif kind == "mouse_move":
+            self._pointer = x, y
+            with self._lock:
+                if self.hand.busy:  # a hundred of these make a stroke, so they draw and say nothing
+                    self.hand.move(x, y)
+                    self.easel.show()
+        elif self.hand.busy:
+            if kind == "mouse_out":  # it may have crossed the border faster than events come
+                self.hand.move(x, y)
+            self.do(self.hand.lift)
+
+    def key(self, key: str, shift: bool = False, ctrl: bool = False, meta: bool = False) -> None:
+        """A key pressed while the canvas has the focus."""
+        named = {key: name for name, (key, _, _) in self._actions.items()} | OTHER_KEYS
+        if (ctrl or meta) and key not in WITH_CTRL:
+            return
+        if key in named:
+            self.act(named[key])
+        elif key in ARROW_KEYS:
+            self.do(self.hand.nudge, *(LEAP * n if shift else n for n in ARROW_KEYS[key]))
+        elif key in TOOL_KEYS:
+            self.mode.value = TOOL_KEYS[key]
+        elif key == "e":
+            self.panel.eraser.value = not self.panel.eraser.value
+        elif key in ("[", "]"):
+            size = self.brush.value * 1.25 + 1 if key == "]" else self.brush.value / 1.25
+            self.brush.value = min(max(int(size), 1), BIGGEST_BRUSH)
+
+    def _listen(self):
+        sheet, panel = self.easel.sheet, self.panel
+        for kind in MOUSE:
+            getattr(sheet, f"on_{kind}")(lambda x, y, kind=kind: self.on(kind, x, y))
+        for touch, kind in TOUCH.items():
+            listen = getattr(sheet, f"on_{touch}")
+            listen(lambda places, kind=kind: self.on(kind, *(places[0] if places else (0.0, 0.0))))
+        sheet.on_client_ready(self._redraw)
+        sheet.on_mouse_wheel(self._wheel)
+        sheet.on_key_down(self.key)
+        for widget in (panel.mode, panel.eraser, panel.brush, panel.dimming):
+            widget.observe(lambda _: self.do(self._take_tool), "value")
+        panel.table.observe(lambda change: self._typed(change.new), "value")
+        panel.prompt.observe(lambda change: self.do(self.picks.set_prompt, change.new), "value")
+        panel.upload.observe(lambda change: self._uploaded(change.new), "value")
+        panel.load.on_click(lambda _: self.do(self._load_path))
+        panel.save.on_click(lambda _: self.do(self._save))
+
+    def _redraw(self):
         with self._lock:
-            x, y = (v / self.scale - 0.5 for v in (x, y))  # (0, 0) is the centre of the top left pixel
-            if kind in ("mouse_up", "mouse_out"):
-                self._from = None
-            elif kind == "mouse_down" and self.mode.value == "points":
-                self.do(self.picks.click, x, y)
-            elif kind == "mouse_down":
-                self.picks.remember()
-                self._paint((x, y), (x, y))
-            elif kind == "mouse_move" and self._from is not None:
-                self._paint(self._from, (x, y))
+            self.easel.redraw()
 
-    def _paint(self, start, end):
-        self.do(self.picks.stroke, start, end, self.brush.value, self.mode.value == "erase")
-        self._from = end
+    def _take_tool(self):
+        panel = self.panel
+        self.hand.lift()
+        self.hand.tool, self.hand.erase, self.hand.radius = (
+            panel.mode.value,
+            panel.eraser.value,
+            panel.brush.value,
+        )
+        self.easel.dimming = panel.dimming.value
 
-    def do(self, change, *args) -> None:
-        """Change the picks and draw them."""
+    def _wheel(self, _, dy: float):
         with self._lock:
-            change(*args)
-            self._draw()
-        for listener in self._listeners:
-            listener()
+            self.hand.window.zoom_by(math.exp(-dy / WHEEL), *self._pointer)
+            self.easel.show()
 
-    def on_change(self, listener) -> None:
-        """Call `listener()` after every change of the picks."""
-        self._listeners.append(listener)
+    def _zoom(self, factor: float):
+        w, h = self.hand.window.sheet
+        self.hand.window.zoom_by(factor, w / 2, h / 2)
 
-    def load(self, what) -> None:
-        """Show another task or picture instead."""
-        with self._lock:
-            self.picks = _start(what)
-            self.scale = max(self.canvas.width, self.canvas.height) / max(self.picks.size)
-            self.canvas.width, self.canvas.height = (max(1, round(n * self.scale)) for n in self.picks.size)
-            self.redraw()
-        for listener in self._listeners:
-            listener()
+    def _typed(self, text: str):
+        if text != exchange.table(self.picks.points):  # else it was the panel that wrote it
+            self.do(lambda: self.picks.set_points(exchange.parse_table(text, self.picks.points)))
 
-    def redraw(self) -> None:
-        """Draw everything, also on a page that was loaded again."""
-        manager = getattr(self._canvas.canvas, "_CANVAS_MANAGER", None)
-        if manager is not None:
-            manager._current_canvas = None  # else a reloaded page stays blank: ipycanvas issue 322
-        with self._lock, self._canvas.hold_canvas():
-            picture = Image.fromarray(self.picks.image).resize((self.canvas.width, self.canvas.height))
-            self.canvas[0].put_image_data(
-                np.array(picture.convert("RGBA"))
-            )  # RGB would be sent as a poor JPEG
-            self._draw()
+    def _uploaded(self, value):
+        for name, content in exchange.uploads(value):
+            self.panel.upload.set_trait("value", type(value)())  # so that the same file can come again
+            self.do(lambda name=name, content=content: self._load(exchange.read_bytes(name, content), name))
 
-    def _draw(self):
-        """The mask and the points, from the state; nothing adds up from stroke to stroke."""
-        self.text.value = self.picks.says()
-        with self._canvas.hold_canvas():
-            self.canvas[1].clear()
-            if self.picks.mask.any():
-                held = Image.fromarray(~self.picks.mask).resize((self.canvas.width, self.canvas.height))
-                self.canvas[1].put_image_data(np.array(held)[..., None] * np.array(VEIL, np.uint8))
-            self.canvas[2].clear()
-            places = [((x + 0.5) * self.scale, (y + 0.5) * self.scale) for x, y in self.picks.points]
-            for k, (x, y) in enumerate(places):
-                if k % 2:
-                    self._arrow(places[k - 1], (x, y))
-            for k, (x, y) in enumerate(places):
-                self._dot(x, y, k)
+    def _load_path(self):
+        return self._load(exchange.read_place(self.panel.path.value), self.panel.path.value)
 
-    def _arrow(self, start, end):
-        layer = self.canvas[2]
-        for width, color in ((5, "white"), (2, LINE)):
-            layer.line_width, layer.stroke_style = width, color
-            layer.stroke_line(*start, *end)
+    def _load(self, found, name: str = "") -> str:
+        self.hand.lift()
+        self.hand.selected = None
+        self.picks.load(found)
+        return f"{name} is loaded; undo brings back what was here" if name else ""
 
-    def _dot(self, x, y, k):
-        layer = self.canvas[2]
-        for r, color in ((DOT + 2, "white"), (DOT, TARGET if k % 2 else HANDLE)):
-            layer.fill_style = color
-            if k % 2:
-                layer.fill_rect(x - r, y - r, 2 * r)
-            else:
-                layer.fill_circle(x, y, r)
-        layer.font, layer.fill_style = "bold 14px sans-serif", "black"
-        layer.fill_text(str(k // 2 + 1), x + DOT + 4, y - DOT)
+    def _save(self) -> str:
+        return f"saved to {exchange.save(self.picks, self.panel.path.value)}"
 
-    def task(self, prompt: str | None = None) -> DragTask:
-        """The drag task of what is picked by now."""
-        return self.picks.task(prompt)
+    def _list_actions(self) -> dict[str, tuple[str, Callable, str]]:
+        """name -> (key, what is done, what it means); each has a button and a key."""
+        picks, hand = self.picks, self.hand
+        return {
+            "undo": ("z", picks.undo, "take the last step back"),
+            "redo": ("y", picks.redo, "do it again"),
+            "delete point": ("d", hand.delete, "delete the chosen point, or the last one"),
+            "delete pair": ("D", lambda: hand.delete(pair=True), "delete it with its other end"),
+            "clear points": ("c", picks.clear_points, "delete all points"),
+            "clear mask": ("m", picks.clear_mask, "nothing painted: the whole picture may change"),
+            "fill": ("f", picks.fill, "paint what the paint encloses"),
+            "invert": ("i", picks.invert, "swap what may change and what is held"),
+            "around the path": (
+                "a",
+                picks.around_paths,
+                "paint around all handles and targets: a first guess",
+            ),
+            "zoom in": ("+", lambda: self._zoom(ZOOM), "come nearer"),
+            "zoom out": ("-", lambda: self._zoom(1 / ZOOM), "go back"),
+            "fit": ("0", hand.window.fit, "show the whole picture"),
+            "let go": ("Escape", hand.cancel, "take back what is being drawn, or choose no point"),
+        }
 
     def _ipython_display_(self):
         from IPython.display import display
 
         display(self.widget)
-
-
-def _start(what) -> Picks:
-    return Picks.of(what) if isinstance(what, DragTask) else Picks(what)

@@ -46,9 +46,9 @@ class DragTask:
     name: str = ""
 
     def __post_init__(self):
-        _check_image(self.image)
+        check_image(self.image)
         handles, targets = _check_points(self.handles, self.targets, self.size)
-        mask = None if self.mask is None else _check_mask(self.mask, self.size)
+        mask = None if self.mask is None else check_mask(self.mask, self.size)
         for field in ("prompt", "name"):
             if not isinstance(getattr(self, field), str):
                 raise InputError(f"{field} = {getattr(self, field)!r} is not text")
@@ -144,7 +144,7 @@ def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
     return points[0::2], points[1::2]
 
 
-def _check_image(image) -> None:
+def check_image(image) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         is_array = isinstance(image, np.ndarray)
         have = f"{image.dtype} of shape {image.shape}" if is_array else type(image).__name__
@@ -152,7 +152,7 @@ def _check_image(image) -> None:
     require_size(image.shape[1], image.shape[0], "image")
 
 
-def _check_mask(mask, size: tuple[int, int]) -> np.ndarray:
+def check_mask(mask, size: tuple[int, int]) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.shape != (size[1], size[0]):
         have = f"{mask.shape[1]}×{mask.shape[0]}" if mask.ndim == 2 else f"of shape {mask.shape}"

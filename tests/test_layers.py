@@ -18,7 +18,8 @@ LAYERS = {
     "model": ("sd", "sources", "weights"),
     "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
     "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
-    "top": ("viz", "picker", "frames", "export", "panels", "studio"),
+    "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
+    "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
 }
 MAY_IMPORT = {
@@ -26,7 +27,8 @@ MAY_IMPORT = {
     "model": {"ground", "model"},
     "method": {"ground", "model", "method"},
     "edit": {"ground", "model", "method", "edit"},
-    "top": {"ground", "model", "method", "edit", "top"},
+    "picking": {"ground", "picking"},  # what a click or a stroke means, without a widget
+    "top": {"ground", "model", "method", "edit", "picking", "top"},
     "world": {"ground", "model", "method", "edit", "world"},
 }
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see

@@ -1,11 +1,20 @@
-"""The picker: its state by itself, then the canvas by the events a browser would send. No browser is needed."""
+"""The picker's widgets, by the messages a browser would send; runs under ipywidgets 7 and 8, without a browser."""
+
+import datetime
+import io
+import json
+import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dragnb.errors import InputError
 from dragnb.picker import Picker, Picks
 from dragnb.task import DragTask
+
+ipycanvas = pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
+ipywidgets = pytest.importorskip("ipywidgets")
 
 
 @pytest.fixture
@@ -14,159 +23,359 @@ def picture():
 
 
 @pytest.fixture
-def picks(picture):
-    return Picks(picture, prompt="a cat")
-
-
-@pytest.fixture
 def picker(picture):
     """On a canvas of twice the picture's size."""
-    pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
     return Picker(picture, side=300)
 
 
-def test_clicks_are_handle_and_target_in_turn_on_whole_pixels_of_the_picture(picks):
-    for place in [(10.4, 20.6), (30.5, -3.0), (149.9, 45.0), (60, 1000)]:
-        picks.click(*place)
+@pytest.fixture
+def sent(monkeypatch):
+    """What goes to the browser to be drawn: (commands, bytes with pixels) for each message."""
+    from ipycanvas.canvas import _CANVAS_MANAGER
 
-    task = picks.task()
-
-    assert task.handles.tolist() == [[10, 21], [149, 45]]
-    assert task.targets.tolist() == [[30, 0], [60, 89]]
-    assert task.prompt == "a cat" and task.mask is None
-
-
-def test_a_target_on_its_own_handle_is_not_taken(picks):
-    picks.click(10, 10)
-    picks.click(10.2, 9.8)
-
-    assert picks.points == [(10, 10)]
+    messages = []
+    record = lambda commands, buffers=(): messages.append((commands, sum(map(len, buffers))))  # noqa: E731
+    monkeypatch.setattr(_CANVAS_MANAGER, "_send_custom", record)
+    return messages
 
 
-def test_a_task_needs_a_target_for_every_handle_and_at_least_one_pair(picks):
-    with pytest.raises(InputError, match="pairs: there are none"):
-        picks.task()
-    picks.click(10, 10)
-    with pytest.raises(InputError, match="odd number; every handle needs its target"):
-        picks.task()
+def event(picker, kind, **content):
+    """A message from the browser."""
+    picker.easel.sheet[2]._handle_frontend_event(None, {"event": kind} | content, [])
 
 
-def test_a_stroke_paints_a_round_brush_along_its_line_and_the_eraser_takes_it_off(picks):
-    picks.stroke((40, 30), (80, 30), radius=10)
-
-    y, x = np.nonzero(picks.mask)
-    assert (x.min(), x.max(), y.min(), y.max()) == (30, 90, 20, 40)
-    assert not picks.mask[21, 31], "its ends are round"
-
-    picks.stroke((0, 30), (149, 30), radius=15, erase=True)
-    assert not picks.mask.any()
+def mouse(picker, *places, lift=True):
+    """Press at the first place of the picture, move over the others, lift."""
+    for k, place in enumerate(places):
+        x, y = picker.hand.window.on_sheet(*place)
+        event(picker, "mouse_move" if k else "mouse_down", x=x, y=y)
+    if lift:
+        event(picker, "mouse_up", x=x, y=y)
 
 
-@pytest.mark.parametrize("place", [(-5, -5), (0, 0), (149, 89), (400, 300)])
-def test_a_stroke_over_the_edge_paints_what_is_inside(picks, place):
-    picks.stroke(place, place, radius=8)
-
-    assert picks.mask.any() == (place != (400, 300))
+def key(picker, name, shift=False, ctrl=False):
+    event(picker, "key_down", key=name, shift_key=shift, ctrl_key=ctrl, meta_key=False)
 
 
-def test_undo_takes_back_clicks_strokes_and_clearing_in_turn(picks):
-    picks.click(1, 1)
-    picks.remember()
-    picks.stroke((40, 30), (80, 30), 5)
-    picks.stroke((80, 30), (80, 60), 5)
-    painted = picks.mask.copy()
-    picks.clear()
-    assert not picks.points and not picks.mask.any()
+def test_the_canvas_has_the_pictures_shape_and_turns_its_own_pixels_into_the_pictures(picker):
+    assert (picker.easel.sheet.width, picker.easel.sheet.height) == (300, 180)
+    assert picker.easel.sheet.layout.width == "300px", "else it stretches over the page"
 
-    picks.undo()
-    assert picks.points == [(1, 1)] and (picks.mask == painted).all()
-    picks.undo()
-    assert picks.points == [(1, 1)] and not picks.mask.any(), "a stroke is taken back as a whole"
-    picks.undo()
-    picks.undo()
-    assert picks.points == [], "nothing left to undo is no error"
-
-
-def test_picks_go_on_from_a_task_and_give_it_back_unchanged(picture, tmp_path):
-    mask = np.zeros((90, 150), bool)
-    mask[10:40, 20:60] = True
-    task = DragTask(picture, [[30.25, 20.5], [40, 30]], [[50, 20], [55.5, 35]], mask, "a dog", "one")
-
-    again = DragTask.load(Picks.of(task).task().save(tmp_path / "task"))
-
-    assert again.handles.tolist() == task.handles.tolist() and again.targets.tolist() == task.targets.tolist()
-    assert (again.mask == mask).all() and (again.prompt, again.name) == ("a dog", "one")
-
-
-def test_the_picks_say_what_comes_next(picks):
-    assert picks.says() == "0 pairs; click a handle; the whole picture may change"
-    picks.click(1, 1)
-    picks.mask[:45] = True
-    assert picks.says() == "1 pair; click its target; 50% may change"
-
-
-def test_the_canvas_turns_its_own_pixels_into_the_pictures(picker):
-    assert (picker.canvas.width, picker.canvas.height) == (300, 180)
-    assert picker.canvas.layout.width == "300px", "else it stretches over the page"
-
-    picker.on("mouse_down", 21.0, 41.0)  # the middle of picture pixel (10, 20), two canvas pixels wide
-    picker.on("mouse_down", 299.9, 0.0)
+    event(
+        picker, "mouse_down", x=21.0, y=41.0
+    )  # the middle of picture pixel (10, 20), two canvas pixels wide
+    event(picker, "mouse_down", x=299.9, y=0.0)
 
     assert picker.picks.points == [(10, 20), (149, 0)]
 
 
-def test_painting_follows_the_mouse_only_while_it_is_down(picker):
-    picker.mode.value, picker.brush.value = "paint", 5
-    picker.on("mouse_move", 20, 20)
-    assert not picker.picks.mask.any()
+def test_mouse_touch_and_a_pointer_that_leaves_all_end_a_gesture(picker):
+    mouse(picker, (20, 20), (60, 20))
+    event(picker, "touch_start", touches=[{"x": 41, "y": 81}])
+    event(picker, "touch_move", touches=[{"x": 141, "y": 81}])
+    event(picker, "touch_end", touches=[])
+    mouse(picker, (20, 60), (60, 60), lift=False)
+    event(picker, "mouse_out", x=305, y=121)
+    mouse(picker, (100, 80), lift=False)
+    event(picker, "touch_cancel", touches=[])
+    event(picker, "mouse_move", x=0, y=0)
 
-    for kind, x in (("mouse_down", 81), ("mouse_move", 121), ("mouse_up", 121), ("mouse_move", 281)):
-        picker.on(kind, x, 61)
-
-    columns = np.nonzero(picker.picks.mask.any(0))[0]
-    assert (columns.min(), columns.max()) == (35, 65)
-    assert picker.picks.points == []
-
-
-def test_touch_buttons_and_the_z_key_do_what_the_mouse_does(picker):
-    top = picker.canvas[2]
-    top._handle_frontend_event(None, {"event": "touch_start", "touches": [{"x": 21.0, "y": 41.0}]}, [])
-    top._handle_frontend_event(None, {"event": "touch_end", "touches": []}, [])
-    assert picker.picks.points == [(10, 20)]
-
-    keys = {"shift_key": False, "ctrl_key": False, "meta_key": False}
-    top._handle_frontend_event(None, {"event": "key_down", "key": "z"} | keys, [])
-    assert picker.picks.points == []
-
-    picker.on("mouse_down", 21, 41)
-    undo, clear = picker.widget.children[0].children[2:]
-    clear.click()
-    assert picker.picks.points == []
-    undo.click()
-    assert picker.picks.points == [(10, 20)]
-    assert picker.text.value.startswith("1 pair; click its target")
+    pairs = [(20, 20), (60, 20), (20, 40), (70, 40), (20, 60), (149, 60), (100, 80)]
+    assert picker.picks.points == pairs
 
 
-def test_a_page_loaded_again_is_drawn_anew_with_the_canvas_named_anew(picker, monkeypatch):
-    from ipycanvas.canvas import _CANVAS_MANAGER, COMMANDS
+def test_every_action_has_a_button_and_a_key_that_do_the_same(picture):
+    def picked():
+        picker = Picker(picture, side=300)
+        picker.picks.set_points([(20, 20), (60, 20)])
+        picker.picks.rectangle((10, 10), (30, 30))
+        picker.picks.rectangle((15, 15), (25, 25), erase=True)
+        mouse(picker, (60, 20))
+        picker.hand.window.zoom_by(1.2, 0, 0)
+        return picker
 
-    sent = []
-    monkeypatch.setattr(_CANVAS_MANAGER, "_send_custom", lambda commands, buffers=(): sent.append(commands))
-    picker.canvas[2]._handle_frontend_event(None, {"event": "client_ready"}, [])
+    def state(picker):
+        picks, window = picker.picks, picker.hand.window
+        return picks.points, picks.mask.tobytes(), (window.zoom, window.left), picker.hand.selected
 
-    assert sent[0][0][0] == COMMANDS["switchCanvas"]
+    names = list(picked().panel.buttons)
+    assert len(names) == 13
+    for name in names:
+        clicked, pressed, before = picked(), picked(), state(picked())
+        if name == "redo":
+            clicked.picks.undo(), pressed.picks.undo()
+            before = state(clicked)
+
+        clicked.panel.buttons[name].click()
+        key(pressed, clicked._actions[name][0])
+
+        assert state(clicked) == state(pressed) != before, name
 
 
-def test_the_picture_is_sent_without_loss_and_a_task_is_taken_up(picture, monkeypatch):
-    ipycanvas = pytest.importorskip("ipycanvas", reason="ipycanvas is missing")
-    drawn = []
-    monkeypatch.setattr(ipycanvas.Canvas, "put_image_data", lambda self, data, *_: drawn.append(data))
-    mask = np.zeros((90, 150), bool)
-    mask[:30] = True
+def test_keys_choose_tools_sizes_and_shift_points_but_leave_the_browsers_own_alone(picker):
+    for name, tool in zip("brlhp", ("brush", "rectangle", "lasso", "pan", "points"), strict=True):
+        key(picker, name)
+        assert picker.hand.tool == picker.mode.value == tool
+    key(picker, "e")
+    key(picker, "]")
+    assert picker.hand.erase and picker.hand.radius == picker.brush.value == 16
+    key(picker, "[")
+    assert picker.hand.radius == 12
 
-    picker = Picker(DragTask(picture, [[1, 2]], [[3, 4]], mask, "a cat"), side=150)
+    mouse(picker, (20, 20), (60, 20))
+    key(picker, "ArrowLeft", shift=True)
+    key(picker, "ArrowDown")
+    assert picker.picks.points == [(20, 20), (50, 21)]
+    key(picker, "c", ctrl=True)
+    assert picker.picks.points, "Ctrl and c is to copy"
+    key(picker, "z", ctrl=True)
+    key(picker, "z", ctrl=True)
+    key(picker, "Z", shift=True, ctrl=True)
+    assert picker.picks.points == [(20, 20), (50, 20)]
 
-    shown, veil = drawn
-    assert shown.shape == veil.shape == (90, 150, 4), "three channels would be sent as a JPEG"
-    assert (shown[..., :3] == picture).all() and (veil[..., 3] > 0).tolist() == (~mask).tolist()
-    assert picker.task().targets.tolist() == [[3, 4]]
+
+def test_undo_in_the_middle_of_a_stroke_takes_the_stroke_and_ends_it(picker):
+    key(picker, "b")
+    mouse(picker, (20, 20), (60, 20), lift=False)
+
+    key(picker, "z")
+    event(picker, "mouse_move", x=250, y=100)
+
+    assert not picker.picks.mask.any() and not picker.hand.busy
+
+
+def test_the_wheel_zooms_where_the_pointer_is(picker):
+    event(picker, "mouse_move", x=200, y=100)
+    place = picker.hand.window.on_picture(200, 100)
+    event(picker, "mouse_wheel", x=0, y=-300)
+
+    assert picker.scale > 3 and np.allclose(picker.hand.window.on_picture(200, 100), place)
+
+
+def test_what_is_picked_and_what_is_doubtful_is_said_as_one_goes(picker):
+    assert "0 pairs; click a handle" in picker.panel.text.value and "no mask" in picker.panel.text.value
+    picker.notes = lambda picks: ["about 3 <s>"]
+    picker.refresh()
+    assert "about 3 &lt;s&gt;" in picker.panel.text.value and "no mask" not in picker.panel.text.value
+
+
+def test_what_is_refused_is_said_in_one_line_until_the_next_step_and_nothing_is_lost(picker):
+    mouse(picker, (20, 20), (60, 20))
+
+    picker.on("mouse_down", -5, 20)
+    picker.panel.buttons["fill"].click()
+    assert "<b>fill: the paint encloses nothing" in picker.panel.text.value
+    picker.on("mouse_down", 700, 20)
+    assert "outside the picture" in picker.panel.text.value
+
+    assert picker.picks.points == [(20, 20), (60, 20)]
+    key(picker, "i")
+    assert "<b>" not in picker.panel.text.value
+
+
+def test_the_table_is_the_same_state_and_keeps_what_was_mistyped(picker):
+    mouse(picker, (20, 20), (60, 20))
+    assert picker.panel.table.value == "20 20 → 60 20"
+
+    picker.panel.table.value = "20 20 -> 70 30\n1 2"
+    assert picker.picks.points == [(20, 20), (70, 30), (1, 2)]
+    assert picker.panel.table.value == "20 20 → 70 30\n1 2"
+
+    for wrong, said in (("20 20 → 70", "line 1"), ("20 20 → 500 30", "lies outside the 150×90")):
+        picker.panel.table.value = wrong
+        assert said in picker.panel.text.value and picker.panel.table.value == wrong
+        assert picker.picks.points == [(20, 20), (70, 30), (1, 2)]
+
+    picker.picks.undo()
+    assert picker.panel.table.value == "20 20 → 60 20"
+    assert "points = [[20, 20], [60, 20]]" in picker.panel.parameters.value
+
+
+def test_the_prompt_is_part_of_the_picks(picker):
+    picker.panel.prompt.value = "a cat"
+    assert picker.picks.prompt == "a cat" and 'prompt = "a cat"' in picker.panel.parameters.value
+    key(picker, "z")
+    assert picker.panel.prompt.value == ""
+
+
+def uploaded(name, content):
+    """As the FileUpload of this ipywidgets has it."""
+    if ipywidgets.__version__.startswith("7."):
+        return {name: {"metadata": {"name": name}, "content": content}}
+    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
+    return (file | {"last_modified": datetime.datetime.now()},)
+
+
+def test_a_picture_is_uploaded_again_and_again_and_undo_brings_the_old_one_back(picker, picture):
+    png = io.BytesIO()
+    Image.new("RGB", (40, 80), "red").save(png, "PNG")
+    mouse(picker, (20, 20), (60, 20))
+
+    for _ in range(2):
+        picker.panel.upload.set_trait("value", uploaded("red.png", png.getvalue()))
+        assert picker.picks.size == (40, 80) and picker.picks.points == []
+        assert (picker.easel.sheet.width, picker.easel.sheet.height) == (150, 300)
+        assert "red.png is loaded" in picker.panel.text.value
+        picker.picks.undo()
+        assert picker.picks.image is picture and picker.picks.points == [(20, 20), (60, 20)]
+    assert (picker.easel.sheet.width, picker.easel.sheet.height) == (300, 180)
+
+
+@pytest.mark.parametrize(
+    "name, content", [("a.txt", b"hello"), ("a.png", b""), ("a.zip", b"PK\x03\x04broken")]
+)
+def test_a_wrong_upload_is_answered_and_nothing_is_lost(picker, name, content):
+    mouse(picker, (20, 20), (60, 20))
+
+    picker.panel.upload.set_trait("value", uploaded(name, content))
+
+    assert f"{name} " in picker.panel.text.value and "<b>" in picker.panel.text.value
+    assert picker.picks.points == [(20, 20), (60, 20)]
+
+
+def test_a_drag_file_is_saved_and_loaded_by_its_path(picker, tmp_path):
+    mouse(picker, (20, 20), (60, 20))
+    picker.picks.invert()
+    picker.panel.path.value = str(tmp_path / "drag")
+    picker.panel.save.click()
+    assert f"saved to {tmp_path}" in picker.panel.text.value
+
+    mouse(picker, (30, 60))
+    picker.panel.path.value += "2"
+    picker.panel.save.click()
+    assert "odd number; every handle needs its target" in picker.panel.text.value
+    picker.panel.load.click()
+    assert "does not exist" in picker.panel.text.value and len(picker.picks.points) == 3
+
+    picker.panel.path.value = str(tmp_path / "drag")
+    picker.panel.load.click()
+    assert picker.picks.points == [(20, 20), (60, 20)] and picker.picks.mask.all()
+
+
+def test_listeners_hear_once_of_every_change_however_it_came_and_without_the_lock(picker, picture):
+    told = []
+
+    def listen():
+        other = threading.Thread(target=picker.refresh)  # would wait for ever if the lock were held
+        other.start()
+        other.join(5)
+        told.append((len(picker.picks.points), other.is_alive()))
+
+    picker.on_change(listen)
+    mouse(picker, (20, 20), (40, 20), (60, 20))
+    picker.picks.add(100, 80)
+    key(picker, "z")
+    picker.load(DragTask(picture, [[1, 2]], [[3, 4]]))
+    picker.load(picture)
+    picker.refresh()
+    picker.mode.value = "brush"
+
+    assert told == [(2, False), (3, False), (2, False), (2, False), (0, False)]
+
+
+def test_picks_a_task_and_a_picture_can_be_started_from_and_the_picks_stay_the_same_object(picture):
+    task = DragTask(picture, [[1, 2]], [[3, 4]], prompt="a cat")
+    picks = Picks.of(task)
+
+    assert Picker(picks).picks is picks
+    picker = Picker(task)
+    before = picker.picks
+    picker.load(picture)
+    assert picker.picks is before and picker.picks.points == []
+    with pytest.raises(InputError, match="there are none"):
+        picker.task()
+    picker.load(task)
+    assert picker.task("a dog").prompt == "a dog"
+
+
+def commands(messages, name):
+    """How often a command is in the messages."""
+    from ipycanvas.canvas import COMMANDS
+
+    flat = [c for m, _ in messages for c in (m if isinstance(m[0], list) else [m])]
+    return sum(c[0] == COMMANDS[name] for c in flat)
+
+
+def test_a_stroke_of_a_hundred_moves_sends_a_few_words_each_and_no_pixels(sent):
+    picker = Picker(np.zeros((1365, 2048, 3), np.uint8))
+    picker.mode.value = "brush"
+    mouse(picker, (100, 100), lift=False)
+    sent.clear()
+    said = []
+    picker.panel.text.observe(said.append, "value")
+
+    mouse_moves = [(100 + 10 * k, 100 + 5 * k) for k in range(100)]
+    for place in mouse_moves:
+        x, y = picker.hand.window.on_sheet(*place)
+        event(picker, "mouse_move", x=x, y=y)
+
+    assert len(sent) == 100 and not said
+    assert sum(pixels for _, pixels in sent) == commands(sent, "putImageData") == 0
+    assert max(len(json.dumps(message)) for message, _ in sent) < 2000
+    sent.clear()
+    event(picker, "mouse_up", x=x, y=y)
+    assert commands(sent, "putImageData") == 0, "the browser has painted the same stroke already"
+    event(picker, "mouse_move", x=5, y=5)
+    assert len(sent) == 1, "a pointer that only passes sends nothing"
+
+
+def test_a_page_loaded_again_is_drawn_anew_with_the_canvas_named_anew(picker, sent):
+    from ipycanvas.canvas import COMMANDS
+
+    picker.picks.stroke((20, 20), (60, 20), 5)
+    mouse(picker, (20, 20), (60, 20))
+    sent.clear()
+    event(picker, "client_ready")
+
+    (drawn,) = sent
+    assert drawn[0][0][0] == COMMANDS["switchCanvas"]
+    assert commands(sent, "putImageData") == 1, "the veil"
+    assert commands(sent, "drawImage") == 3, "the photo, then picture and veil through the window"
+    assert commands(sent, "fillCircle") == 2, "a handle and its rim"
+
+
+def test_the_browser_is_given_the_picture_without_loss_and_a_large_one_smaller(picker, picture):
+    shown = Image.open(io.BytesIO(picker.easel._photo.value))
+    assert shown.format == "PNG" and (np.array(shown) == picture).all()
+
+    large = Picker(np.zeros((30, 4096, 3), np.uint8))
+    assert Image.open(io.BytesIO(large.easel._photo.value)).size == (2048, 15)
+    assert large.picks.size == (4096, 30)
+
+
+def veil(monkeypatch):
+    """The veils that are sent as pictures."""
+    laid = []
+    monkeypatch.setattr(ipycanvas.Canvas, "put_image_data", lambda self, data, *_: laid.append(data))
+    return laid
+
+
+def test_the_veil_lies_over_what_the_mask_holds_and_nowhere_while_nothing_is_masked(picker, monkeypatch):
+    laid = veil(monkeypatch)
+    picker.picks.rectangle((0, 0), (149, 30))
+    (drawn,) = laid
+    assert drawn.shape == (90, 150, 4), "three channels would be sent as a JPEG"
+    assert ((drawn[..., 3] == 255) == ~picker.picks.mask).all() and set(drawn[..., 3].flat) == {0, 255}
+
+    picker.picks.clear_mask()
+    assert len(laid) == 1 and not picker.easel._covered
+
+
+def test_a_mask_that_the_eraser_has_emptied_lifts_the_veil(picker):
+    picker.picks.rectangle((20, 20), (30, 30))
+    picker.mode.value, picker.brush.value = "brush", 50
+    picker.panel.eraser.value = True
+
+    mouse(picker, (25, 25), lift=False)
+    assert picker.easel._covered and not picker.picks.mask.any()
+    event(picker, "mouse_up", x=0, y=0)
+
+    assert not picker.easel._covered
+
+
+def test_dimming_sends_no_pixels(picker, sent):
+    picker.picks.rectangle((0, 0), (149, 30))
+    sent.clear()
+    picker.panel.dimming.value = 0.3
+
+    assert commands(sent, "putImageData") == 0 and picker.easel.sheet[1].global_alpha == 0.3

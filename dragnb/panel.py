@@ -1,0 +1,98 @@
+"""The widgets around the picker's canvas: tools, buttons, texts, files. They show, and leave it to others to listen.
+
+Only what ipywidgets 7 and 8 have in common is used.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+
+from dragnb import exchange
+from dragnb.hand import TOOLS
+from dragnb.picks import Picks
+
+BIGGEST_BRUSH = 200  # radius in picture pixels
+TOOL_KEYS = {"p": "points", "b": "brush", "r": "rectangle", "l": "lasso", "h": "pan"}
+HELP = (
+    "Click a handle, then its target, or drag from one to the other. Drag a point or an arrow to move it; a press on "
+    "it also chooses it, for delete and for the arrow keys (with Shift: ten pixels). The wheel zooms, <i>pan</i> "
+    "pushes the picture. Keys, once the picture has been clicked: "
+)
+
+
+class Panel:
+    """`widget` is everything; actions is name -> (key, function, meaning), and a button calls `run(name)`."""
+
+    def __init__(self, sheet, actions: dict[str, tuple], run: Callable):
+        import ipywidgets
+
+        self._widgets, self._tabled = ipywidgets, None
+        self.text = ipywidgets.HTML()
+        rows = [self._tools(), self._buttons(actions, run), sheet, self.text, self._folds(actions)]
+        self.widget = ipywidgets.VBox(rows)
+
+    def _row(self, *children):
+        layout = self._widgets.Layout(flex_flow="row wrap", align_items="center")
+        return self._widgets.HBox(list(children), layout=layout)
+
+    def _tools(self):
+        widgets = self._widgets
+        self.mode = widgets.ToggleButtons(options=list(TOOLS), value=TOOLS[0])
+        self.mode.style.button_width = "auto"
+        self.eraser = widgets.ToggleButton(description="eraser")
+        self.eraser.tooltip = "brush, rectangle and lasso take paint off (key e)"
+        self.eraser.layout.width = "auto"
+        self.brush = widgets.IntSlider(value=12, min=1, max=BIGGEST_BRUSH, description="brush, px")
+        self.dimming = widgets.FloatSlider(value=0.6, min=0, max=1, step=0.05, description="dimming")
+        return self._row(self.mode, self.eraser, self.brush, self.dimming)
+
+    def _buttons(self, actions, run):
+        self.buttons = {}
+        for name, (key, _, meaning) in actions.items():
+            button = self._widgets.Button(description=name, tooltip=f"{meaning} (key {key})")
+            button.layout.width = "auto"
+            button.on_click(lambda _, name=name: run(name))
+            self.buttons[name] = button
+        return self._row(*self.buttons.values())
+
+    def _folds(self, actions):
+        keys = TOOL_KEYS | {"e": "eraser", "[ ]": "brush size"} | {a[0]: name for name, a in actions.items()}
+        said = ", ".join(f"<b>{html.escape(key)}</b> {name}" for key, name in keys.items())
+        folds = self._widgets.Accordion([self._texts(), self._files(), self._widgets.HTML(HELP + said)])
+        for k, title in enumerate(("points as text", "picture and drag file", "mouse and keys")):
+            folds.set_title(k, title)
+        folds.selected_index = None
+        return folds
+
+    def _texts(self):
+        widgets, wide = self._widgets, {"width": "95%", "height": "7em"}
+        self.table = widgets.Textarea(continuous_update=False, layout=wide)
+        self.prompt = widgets.Text(continuous_update=False, description="prompt", layout={"width": "95%"})
+        self.parameters = widgets.Textarea(disabled=True, layout=wide)
+        means = widgets.Label("A pair a line, x y → x y in picture pixels. Type here, then click elsewhere.")
+        copy = widgets.Label("To copy, as parameters of notebook 04:")
+        return widgets.VBox([means, self.table, self.prompt, copy, self.parameters])
+
+    def _files(self):
+        widgets = self._widgets
+        means = widgets.Label("A picture, or a drag file: a folder, or a zip of one.")
+        self.upload = widgets.FileUpload(accept="image/*,.zip", multiple=False)
+        self.path = widgets.Text(placeholder="a path, or a web address to load from", layout={"width": "95%"})
+        self.load = widgets.Button(description="load")
+        self.save = widgets.Button(description="save drag file")
+        return widgets.VBox([means, self.upload, self.path, self._row(self.load, self.save)])
+
+    def write(self, picks: Picks, said: str, notes: list[str]) -> None:
+        """All texts, from the state; what was typed into the table and refused is left to be put right."""
+        lines = [html.escape(picks.says())]
+        lines += [f"<b>{html.escape(said)}</b>"] if said else []
+        lines += [f"• {html.escape(note)}" for note in notes]
+        self.text.value = f'<div role="status" style="line-height: 1.4">{"<br>".join(lines)}</div>'
+        table = exchange.table(picks.points)
+        if table != self._tabled:
+            self._tabled = self.table.value = table
+        self.prompt.value = picks.prompt
+        self.parameters.value = exchange.parameters(picks)
+        self.buttons["undo"].disabled = not picks.can_undo
+        self.buttons["redo"].disabled = not picks.can_redo

@@ -1,0 +1,177 @@
+"""The picker in a real JupyterLab and a real browser; what is asserted is what the kernel holds."""
+
+import math
+import statistics
+import time
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+
+CELL = """
+import numpy as np
+from dragnb.picker import Picker
+
+w, h = {size}
+y, x = np.mgrid[:h, :w]
+image = np.stack([x * 255 // w, y * 255 // h, 128 + 0 * x], axis=-1).astype("uint8")
+p = Picker(image, side={side})
+if {css!r}:
+    p.easel.sheet.layout.width = {css!r}
+
+def box():
+    y, x = np.nonzero(p.picks.mask)
+    return [int(v) for v in (x.min(), y.min(), x.max(), y.max())] if len(x) else None
+"""
+SMALL = (384, 256)
+VERMILLION = [213, 94, 0]
+
+
+def cell(size=SMALL, side=SMALL[0], css="", more="") -> str:
+    return CELL.format(size=size, side=side, css=css) + more + "\np"
+
+
+def red(x: float, width: int = SMALL[0]) -> float:
+    """Of the picture, at a column of the canvas."""
+    return x * 255 / width
+
+
+def dimmed(x: float, width: int = SMALL[0]) -> float:
+    return 0.4 * red(x, width) + 0.6 * 128
+
+
+def near(found, wanted, slack: float) -> bool:
+    flat = [v for point in found for v in point], [v for point in wanted for v in point]
+    return len(flat[0]) == len(flat[1]) and all(abs(a - b) <= slack for a, b in zip(*flat, strict=True))
+
+
+@pytest.mark.parametrize(
+    "css, ratio, touch",
+    [("", 1, False), ("600px", 2, False), ("250px", 3, False), ("384px", 2, True)],
+    ids=["plain", "stretched-dpr2", "shrunk-dpr3", "touch-dpr2"],
+)
+def test_points_and_mask_are_where_they_were_put_on_any_screen(notebook, css, ratio, touch):
+    page = notebook(cell(css=css), device_scale_factor=ratio, has_touch=touch)
+    slack = math.ceil(384 / float(css[:-2] or 384))  # half a CSS pixel, in the picture's, and rounding
+
+    page.drag((100, 60), (180, 90), touch=touch)
+    page.tap(300, 200, touch)
+    page.tap(250, 220, touch)
+    page.until(lambda: len(page.ask("p.picks.points")) == 4)
+    wanted = [(100, 60), (180, 90), (300, 200), (250, 220)]
+    assert near(page.ask("p.picks.points"), wanted, slack)
+
+    page.button("brush")
+    page.until(lambda: page.ask("p.hand.tool") == "brush")
+    page.drag((50, 150), (200, 150), touch=touch)
+    page.until(lambda: page.ask("box() is not None and not p.hand.busy"))
+    assert near([page.ask("box()")], [(38, 138, 212, 162)], slack)
+
+    page.until(lambda: abs(page.pixel(60, 240)[0] - dimmed(60)) < 6)
+    assert abs(page.pixel(60, 150)[0] - red(60)) < 6, "what is free is not dimmed"
+    page.shot(f"picker-{css or 'plain'}-{ratio}{'-touch' if touch else ''}")
+
+    page.button("undo")
+    page.until(lambda: page.ask("box()") is None)
+    page.key("z")
+    page.until(lambda: len(page.ask("p.picks.points")) == 3)
+    page.key("y")
+    page.button("redo")
+    page.until(lambda: len(page.ask("p.picks.points")) == 4 and page.ask("box()") is not None)
+    assert not page.errors
+
+
+def test_a_page_loaded_again_shows_points_mask_and_picture_and_goes_on(notebook):
+    page = notebook(cell(), name="reload.ipynb")
+    page.drag((100, 60), (180, 90))
+    page.button("rectangle")
+    page.until(lambda: page.ask("p.hand.tool") == "rectangle")
+    page.drag((60, 30), (240, 130))
+    page.until(lambda: page.ask("box() is not None"))
+    before = page.ask("[p.picks.points, box()]")
+    page.save()
+
+    page.open(run=False)
+    page.until(lambda: page.pixel(100, 60)[:3] == VERMILLION)
+    page.until(lambda: abs(page.pixel(300, 240)[0] - dimmed(300)) < 6)
+    assert page.ask("[p.picks.points, box()]") == before
+    page.shot("picker-reloaded")
+
+    page.button("points")
+    page.tap(300, 200)
+    page.until(lambda: len(page.ask("p.picks.points")) == 3)
+    page.until(lambda: page.pixel(300, 200)[:3] == VERMILLION)
+
+
+def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tmp_path):
+    page = notebook(cell(), name="files.ipynb")
+    page.drag((100, 60), (180, 90))
+    Image.new("RGB", (60, 90), "red").save(tmp_path / "red.png")
+    (tmp_path / "notes.txt").write_text("hello")
+
+    page.page.get_by_text("points as text").click()
+    page.page.locator(".jp-OutputArea textarea").first.fill("10 20 -> 30 40")
+    page.page.keyboard.press("Tab")
+    page.until(lambda: page.ask("p.picks.points") == [[10, 20], [30, 40]])
+
+    page.page.get_by_text("picture and drag file").click()
+    page.page.get_by_placeholder("a path").fill(str(tmp_path / "drag"))
+    page.page.keyboard.press("Tab")
+    page.button("save drag file")
+    page.until(lambda: (tmp_path / "drag" / "task.json").exists())
+    file = page.page.locator(".jp-OutputArea input[type=file]")
+    file.set_input_files(tmp_path / "notes.txt")
+    page.until(lambda: "notes.txt cannot be read as a picture" in page.ask("p.panel.text.value"))
+    assert page.ask("p.picks.points") == [[10, 20], [30, 40]]
+
+    file.set_input_files(tmp_path / "red.png")
+    page.until(lambda: page.ask("p.picks.size") == [60, 90])
+    page.until(lambda: page.canvas.evaluate("c => [c.width, c.height]") == [256, 384])
+    page.until(lambda: page.pixel(128, 200) == [255, 0, 0, 255])
+    page.shot("picker-files")
+
+    page.button("load")
+    page.until(lambda: page.ask("p.picks.size") == [384, 256])
+    assert page.ask("p.picks.points") == [[10, 20], [30, 40]]
+    assert not page.errors
+
+
+TIMER = """
+import time
+
+spent, plain = [], p.on
+
+def timed(*event):
+    begin = time.perf_counter()
+    plain(*event)
+    spent.append(time.perf_counter() - begin)
+
+p.on = timed
+"""
+
+
+def test_a_large_picture_is_painted_and_zoomed_without_delay(notebook):
+    page = notebook(cell((2048, 1365), side=768, more=TIMER), name="large.ipynb")
+    page.button("brush")
+    page.until(lambda: page.ask("p.hand.tool") == "brush")
+
+    page.drag((100, 100), (700, 400), steps=100)
+    lifted = time.monotonic()
+    page.until(lambda: abs(page.pixel(200, 150)[0] - red(200, 768)) < 6 and page.ask("not p.hand.busy"))
+    seen = time.monotonic() - lifted
+    assert abs(page.pixel(200, 300)[0] - dimmed(200, 768)) < 6
+    spent, moves = page.ask("spent"), page.ask("spent[1:-1]")
+    page.canvas.hover()
+    page.page.mouse.wheel(0, -600)
+    page.until(lambda: page.ask("p.scale") > 1)
+    page.shot("picker-large")
+
+    page.ask("[spent.clear(), timed.__globals__.update(plain=lambda: p.easel.redraw()), timed()][0]")
+    (whole,) = page.ask("spent")
+    print(
+        f"\n{len(moves)} moves: {1000 * sum(moves):.0f} ms in the kernel, {1000 * sum(spent):.0f} ms with press"
+    )
+    print(f"and lift; seen {seen:.2f} s after the lift; to draw all anew takes {1000 * whole:.0f} ms")
+    assert len(moves) >= 100
+    assert statistics.median(moves) < whole / 4, "a move may not cost what drawing all costs"
