@@ -183,6 +183,7 @@ class Picks(History):
         return self.mask
 
     def set_prompt(self, prompt: str) -> None:
+        """Say what the picture shows."""
         with self.action():
             self.prompt = prompt
 

@@ -55,10 +55,6 @@ class Studio:
         self.refresh()
 
     def _build(self):
-        self.prompt = W.Text(
-            description="prompt", placeholder="what the picture shows", continuous_update=False
-        )
-        self.prompt.observe(lambda change: setattr(self.picker.picks, "prompt", change["new"]), "value")
         self.run_button = self._button("Run", "drag, in the background", self.run)
         self.stop_button = self._button("Stop", "keep what there is; again: at once", self.session.stop)
         self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
@@ -77,7 +73,7 @@ class Studio:
         buttons = row(self.run_button, self.stop_button, self.next_button, close)
         pick = row(self.picker.widget, self.settings.widget)
         now = row(self.progress, self.live)
-        return W.VBox([pick, self.prompt, self.begins, buttons, self.message, now, tabs, self.strip])
+        return W.VBox([pick, self.begins, buttons, self.message, now, tabs, self.strip])
 
     def _button(self, label: str, why: str, action):
         button = W.Button(description=label, tooltip=why)
@@ -184,14 +180,13 @@ class Studio:
     def _load(self, what, prompt: str, began: tuple[Snapshot, int] | None = None) -> None:
         self._branch = None
         self.picker.load(what)
-        self.picker.picks.prompt = prompt
+        self.picker.picks.set_prompt(prompt)
         self._branch = began and (*began, self.picker.picks.image)
         self._picked()
 
     def _picked(self) -> None:
         """The picks changed: another picture ends a branch."""
         picks = self.picker.picks
-        self.prompt.value = picks.prompt
         if self._branch and not _same(picks.image, self._branch[2]):
             self._branch = None
         step = self._branch and self._branch[1]

@@ -123,8 +123,8 @@ def test_a_model_folder_gone_between_loading_and_run_loses_nothing(studio, smoke
 
 
 def test_the_prompt_on_the_page_and_in_the_picks_is_one(studio):
-    assert studio.prompt.value == "a cat"
-    studio.prompt.value = "a dog"
+    assert studio.picker.panel.prompt.value == "a cat"
+    studio.picker.panel.prompt.value = "a dog"
     assert studio.picker.picks.task().prompt == "a dog"
 
 
@@ -258,7 +258,7 @@ def test_the_result_becomes_the_next_picture_and_every_drag_can_be_gone_back_to(
     press(studio, studio.run_button)
     first = studio.session.shown
     studio.next_button.click()
-    assert (studio.picker.picks.image == first.result.image).all() and studio.prompt.value == "a cat"
+    assert (studio.picker.picks.image == first.result.image).all() and studio.picker.panel.prompt.value == "a cat"
     studio.picker.load(DragTask(first.result.image, [[90.0, 45.0]], [[60.0, 45.0]], None, "a cat"))
     studio.settings.numbers["lam"].value = 3.0
     press(studio, studio.run_button)
