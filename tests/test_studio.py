@@ -258,7 +258,9 @@ def test_the_result_becomes_the_next_picture_and_every_drag_can_be_gone_back_to(
     press(studio, studio.run_button)
     first = studio.session.shown
     studio.next_button.click()
-    assert (studio.picker.picks.image == first.result.image).all() and studio.picker.panel.prompt.value == "a cat"
+    assert (
+        studio.picker.picks.image == first.result.image
+    ).all() and studio.picker.panel.prompt.value == "a cat"
     studio.picker.load(DragTask(first.result.image, [[90.0, 45.0]], [[60.0, 45.0]], None, "a cat"))
     studio.settings.numbers["lam"].value = 3.0
     press(studio, studio.run_button)
