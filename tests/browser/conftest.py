@@ -16,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "browser"
-PATIENCE = 90  # seconds for anything that a busy machine may be slow with
+PATIENCE = 120  # seconds for anything that a busy machine may be slow with
+START = 300  # seconds for the server to answer for the first time
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -169,14 +170,15 @@ def lab(chromium, tmp_path_factory):
     with open(home / "lab.log", "w") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + START
         while True:
             try:
-                urllib.request.urlopen(f"{url}/api/status?token={token}", timeout=2)
+                urllib.request.urlopen(f"{url}/api/status?token={token}", timeout=10)
                 break
-            except OSError:
-                dead = server.poll() is not None or time.monotonic() > end
-                assert not dead, (home / "lab.log").read_text()
+            except OSError as error:
+                if server.poll() is not None or time.monotonic() > end:
+                    log_text = (home / "lab.log").read_text()
+                    raise AssertionError(f"JupyterLab does not answer: {log_text}") from error
                 time.sleep(0.2)
         yield {"url": url, "token": token, "root": root}
     finally:

@@ -116,7 +116,7 @@ def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tm
     page.until(lambda: page.ask("p.picks.points") == [[10, 20], [30, 40]])
 
     page.page.get_by_text("picture and drag file").click()
-    page.page.get_by_placeholder("a path").fill(str(tmp_path / "drag"))
+    page.page.get_by_placeholder("a path, or a web address").fill(str(tmp_path / "drag"))
     page.page.keyboard.press("Tab")
     page.button("save drag file")
     page.until(lambda: (tmp_path / "drag" / "task.json").exists())
@@ -143,9 +143,9 @@ import time
 spent, plain = [], p.on
 
 def timed(*event):
-    begin = time.perf_counter()
+    begin = time.thread_time()
     plain(*event)
-    spent.append(time.perf_counter() - begin)
+    spent.append(time.thread_time() - begin)
 
 p.on = timed
 """
