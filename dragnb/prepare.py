@@ -29,6 +29,11 @@ REFERENCE_ON_DISK = 256 * 2**20  # bytes; a larger reference is recorded again b
 _reference_at_hand: OrderedDict[str, dict[str, Tensor]] = OrderedDict()  # the last one
 
 
+def forget() -> None:
+    """Let go of the reference kept in memory, as a new process would begin."""
+    _reference_at_hand.clear()
+
+
 @dataclass(frozen=True)
 class Event:
     """Something happened: step `i` of `n` of a stage, `seconds` after the stage began.

@@ -1,0 +1,177 @@
+"""Measure an edit: `python -m benchmarks [--model clay] [--side 256] [--compare] [--out FOLDER]`.
+
+Every stage of a first edit and of a second drag on the same picture: seconds (median over `--repeats` after one
+warm-up), passes through the U-Net, FLOPs and what part of the device's own matrix rate they ran at, peak memory.
+`--compare` runs the public code's cost structure in the same process and gives the ratios. Written are a table to
+the terminal, `NAME.json` and `NAME.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import ours, public, shapes
+from benchmarks.meter import Cost, matrix_rate
+from dragnb import sd
+from dragnb.config import profile
+from dragnb.task import DragTask
+
+RUNS = ("first edit", "second drag")
+SIDES = {"dragnb": ours, "public": public}
+
+
+def a_task(width: int, height: int, pairs: int = 1, reach: float = 0.5) -> DragTask:
+    """Noise with `pairs` drags of an eighth of the side times `reach` * 2, masked around them; content is no matter."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+    mask = np.zeros((height, width), bool)
+    mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
+    rows = np.linspace(0.3, 0.7, pairs) * height
+    handles = np.stack([np.full(pairs, width * 0.4), rows], 1)
+    return DragTask(image, handles, handles + [width / 4 * reach, 0], mask, "a red cat on green ground")
+
+
+def median(costs: list[Cost], flops: Cost) -> Cost:
+    """The median seconds and the largest memory of several runs, with the FLOPs counted in another."""
+    return dataclasses.replace(
+        costs[0], seconds=statistics.median(c.seconds for c in costs), flops=flops.flops,
+        allocated=max(c.allocated for c in costs), resident=max(c.resident for c in costs),
+    )  # fmt: skip
+
+
+def measure(side_of, tasks, model, settings, side, repeats):
+    """{"first edit": {stage: Cost}, "second drag": ...} of one implementation, medians over the repeats."""
+    counted = side_of.first_and_repeat(*tasks, model, settings, side, flops=True)  # warms up as well
+    runs = [side_of.first_and_repeat(*tasks, model, settings, side) for _ in range(repeats)]
+    return {
+        name: {s: median([run[i][s] for run in runs], counted[i][s]) for s in runs[0][i]}
+        for i, name in enumerate(RUNS)
+    }
+
+
+def table(found, rate):
+    """The costs as Markdown."""
+    lines = [
+        "| run | stage | who | seconds | ratio | U-Net passes | with gradient | TFLOP | of matrix rate | GB |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    for name in RUNS:
+        stages = {s: None for who in found for s in found[who][name]}
+        for stage in [*stages, "all"]:
+            own = None
+            for who in found:
+                costs = found[who][name]
+                cost = sum(costs.values(), Cost()) if stage == "all" else costs.get(stage)
+                if cost is None:
+                    continue
+                own = cost if who == "dragnb" else own
+                ratio = f"{cost.seconds / own.seconds:.1f}" if who != "dragnb" and own and own.seconds else ""
+                share = cost.flops / cost.seconds / rate if cost.seconds else 0
+                memory = (cost.allocated or cost.resident) / 1e9
+                lines.append(
+                    f"| {name} | {stage} | {who} | {cost.seconds:.2f} | {ratio} | {cost.forwards} "
+                    f"| {cost.gradients} | {cost.flops / 1e12:.3f} | {share:.0%} | {memory:.2f} |"
+                )
+    return "\n".join(lines)
+
+
+def chart(found, path, title):
+    """Stacked bars, one a run and implementation, from the same numbers."""
+    from matplotlib.figure import Figure
+
+    from dragnb import viz
+
+    bars = [(name, who) for name in RUNS for who in found]
+    stages = list(dict.fromkeys(s for who in found for name in RUNS for s in found[who][name]))
+    fig = Figure(figsize=(8, 0.7 + 0.55 * len(bars)), layout="constrained")
+    ax, left = fig.subplots(), np.zeros(len(bars))
+    for i, stage in enumerate(stages):
+        width = np.array([found[who][name].get(stage, Cost()).seconds for name, who in bars])
+        hatch = "" if i < len(viz.COLORS) else "//"
+        ax.barh(
+            range(len(bars)),
+            width,
+            left=left,
+            label=stage,
+            color=viz.COLORS[i % len(viz.COLORS)],
+            hatch=hatch,
+        )
+        left += width
+    ax.set_yticks(range(len(bars)), [f"{name}\n{who}" for name, who in bars])
+    ax.set(xlabel="seconds", title=title)
+    ax.invert_yaxis()
+    ax.legend(ncols=len(stages), fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
+    fig.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def hardware(device: torch.device) -> dict:
+    """What the figures came from."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        cpu = names[0] if names else cpu
+    gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
+    return {"cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def load(name: str, device: str, dtype: str):
+    """A model by name; `sd15-shape` is Stable Diffusion 1.5's shape with random weights."""
+    if name != "sd15-shape":
+        return sd.load(name, device=device, dtype=dtype)
+    parts, where = shapes.sd15(), sd.pick_device(device)
+    return sd.assemble(**vars(parts), device=where, dtype=sd.pick_dtype(dtype, where), name=name, hash=name)
+
+
+def main(argv=None):
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
+    p.add_argument("--model", default="clay", help="as in the notebooks, or sd15-shape (random weights)")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--dtype", default="auto")
+    p.add_argument("--profile", default="fast")
+    p.add_argument(
+        "--side", type=int, nargs="*", default=[], metavar="N", help="width [height] of the picture"
+    )
+    p.add_argument("--pairs", type=int, default=1)
+    p.add_argument("--repeats", type=int, default=3)
+    p.add_argument("--compare", action="store_true", help="also run the public code's cost structure")
+    p.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
+    args = p.parse_args(argv)
+    model = load(args.model, args.device, args.dtype)
+    width, height = (args.side * 2)[:2] if args.side else (model.side, model.side)
+    settings = profile(args.profile).replace(stop=0)  # no early end: every run does all its iterations
+    tasks = [a_task(width, height, args.pairs, reach) for reach in (0.5, 0.25)]
+    rate = matrix_rate(model.device, model.dtype)
+    found = {
+        who: measure(SIDES[who], tasks, model, settings, max(width, height), args.repeats)
+        for who in (SIDES if args.compare else ("dragnb",))
+    }
+    text = table(found, rate)
+    sys.stdout.write(text + "\n")
+    args.out.mkdir(parents=True, exist_ok=True)
+    name = f"{Path(args.model).name}-{width}x{height}-{model.device.type}"
+    record = {
+        "model": args.model, "size": [width, height], "pairs": args.pairs, "settings": settings.as_dict(),
+        "dtype": str(model.dtype), "repeats": args.repeats, "matrix_rate": rate, "torch": torch.__version__,
+        "hardware": hardware(model.device),
+        "costs": {
+            who: {run: {stage: dataclasses.asdict(c) for stage, c in stages.items()} for run, stages in of.items()}
+            for who, of in found.items()
+        },
+    }  # fmt: skip
+    (args.out / f"{name}.json").write_text(json.dumps(record, indent=1))
+    chart(found, args.out / f"{name}.png", f"{args.model}, {width}×{height}, {model.device.type}")
+
+
+if __name__ == "__main__":
+    main()
