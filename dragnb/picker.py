@@ -98,10 +98,9 @@ class Picker:
             self.easel.show()
             self.panel.write(self.picks, said if isinstance(said, str) else "", self.notes(self.picks))
             changed, self._changed = self._changed, False
-        for callback in (
-            list(self._callbacks) if changed else ()
-        ):  # without the lock: they may wait for others
-            callback()
+        if changed:
+            for callback in list(self._callbacks):  # without the lock: they may wait for others
+                callback()
 
     def act(self, name: str) -> None:
         """Do one of the actions, as its button and its key do."""
@@ -129,7 +128,7 @@ class Picker:
                     self.easel.show()
         elif self.hand.busy:
             if kind == "mouse_out":  # it may have crossed the border faster than events come
-                self.hand.move(x, y)
+                self.on("mouse_move", x, y)
             self.do(self.hand.lift)
 
     def key(self, key: str, shift: bool = False, ctrl: bool = False, meta: bool = False) -> None:
@@ -162,7 +161,7 @@ class Picker:
         for widget in (panel.mode, panel.eraser, panel.brush, panel.dimming):
             widget.observe(lambda _: self.do(self._take_tool), "value")
         panel.table.observe(lambda change: self._typed(change.new), "value")
-        panel.prompt.observe(lambda change: self.do(self.picks.set_prompt, change.new), "value")
+        panel.prompt.observe(lambda change: self._prompted(change.new), "value")
         panel.upload.observe(lambda change: self._uploaded(change.new), "value")
         panel.load.on_click(lambda _: self.do(self._load_path))
         panel.save.on_click(lambda _: self.do(self._save))
@@ -193,6 +192,10 @@ class Picker:
     def _typed(self, text: str):
         if text != exchange.table(self.picks.points):  # else it was the panel that wrote it
             self.do(lambda: self.picks.set_points(exchange.parse_table(text, self.picks.points)))
+
+    def _prompted(self, text: str):
+        if text != self.picks.prompt:
+            self.do(self.picks.set_prompt, text)
 
     def _uploaded(self, value):
         for name, content in exchange.uploads(value):

@@ -236,6 +236,7 @@ def test_a_wrong_upload_is_answered_and_nothing_is_lost(picker, name, content):
 def test_a_drag_file_is_saved_and_loaded_by_its_path(picker, tmp_path):
     mouse(picker, (20, 20), (60, 20))
     picker.picks.invert()
+    picker.panel.prompt.value = "a cat"
     picker.panel.path.value = str(tmp_path / "drag")
     picker.panel.save.click()
     assert f"saved to {tmp_path}" in picker.panel.text.value
@@ -250,6 +251,12 @@ def test_a_drag_file_is_saved_and_loaded_by_its_path(picker, tmp_path):
     picker.panel.path.value = str(tmp_path / "drag")
     picker.panel.load.click()
     assert picker.picks.points == [(20, 20), (60, 20)] and picker.picks.mask.all()
+    picker.load(picker.picks.image)
+    picker.panel.load.click()
+    assert picker.panel.prompt.value == "a cat"
+    assert "drag is loaded" in picker.panel.text.value, (
+        "writing the other texts does not wipe the message out"
+    )
 
 
 def test_listeners_hear_once_of_every_change_however_it_came_and_without_the_lock(picker, picture):

@@ -112,6 +112,11 @@ class Page:
     def button(self, name: str) -> None:
         self.page.locator(".jp-OutputArea").get_by_role("button", name=name, exact=True).first.click()
 
+    def upload(self, path: Path) -> None:
+        with self.page.expect_file_chooser() as chooser:
+            self.page.locator(".jp-OutputArea .widget-upload").click()
+        chooser.value.set_files(path)
+
     def key(self, name: str) -> None:
         self.canvas.evaluate("c => c.focus()")
         self.page.keyboard.press(name)

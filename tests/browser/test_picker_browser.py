@@ -120,12 +120,11 @@ def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tm
     page.page.keyboard.press("Tab")
     page.button("save drag file")
     page.until(lambda: (tmp_path / "drag" / "task.json").exists())
-    file = page.page.locator(".jp-OutputArea input[type=file]")
-    file.set_input_files(tmp_path / "notes.txt")
+    page.upload(tmp_path / "notes.txt")
     page.until(lambda: "notes.txt cannot be read as a picture" in page.ask("p.panel.text.value"))
     assert page.ask("p.picks.points") == [[10, 20], [30, 40]]
 
-    file.set_input_files(tmp_path / "red.png")
+    page.upload(tmp_path / "red.png")
     page.until(lambda: page.ask("p.picks.size") == [60, 90])
     page.until(lambda: page.canvas.evaluate("c => [c.width, c.height]") == [256, 384])
     page.until(lambda: page.pixel(128, 200) == [255, 0, 0, 255])
