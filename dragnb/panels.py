@@ -162,7 +162,7 @@ class TravelPanel:
         self.text = W.HTML()
         self.image, self.features = (W.Image(format="jpeg", layout=W.Layout(width="300px")) for _ in "ab")
         why = "a new drag from this step's latent, with other points or settings"
-        self.branch = W.Button(description="branch from here", tooltip=why, icon="code-fork")
+        self.branch = W.Button(description="branch from here", tooltip=why)
         self.branch.on_click(lambda _: branch(self.step.value))
         self.widget = W.VBox([row(self.step, self.branch), self.text, row(self.image, self.features)])
         self.step.observe(self._moved, "value")
