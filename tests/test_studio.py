@@ -320,6 +320,6 @@ def test_closing_takes_the_widgets_off_the_page_and_a_click_that_comes_late_does
     studio = Studio(drag_task, smoke)
     button = studio.run_button
     studio.close()
-    assert button.comm is None and studio.picker.canvas.comm is None
+    assert button.comm is None and studio.picker.easel.sheet.comm is None
     button.click()
     assert "closed" in studio.session.problem.line
