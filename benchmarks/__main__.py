@@ -37,7 +37,8 @@ def a_task(width: int, height: int, pairs: int = 1, reach: float = 0.5) -> DragT
     mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
     rows = np.linspace(0.3, 0.7, pairs) * height
     handles = np.stack([np.full(pairs, width * 0.4), rows], 1)
-    return DragTask(image, handles, handles + [width / 4 * reach, 0], mask, "a red cat on green ground")
+    far = width / 4 * reach + 0.37  # no whole number of cells, so that no tracker ends a run early
+    return DragTask(image, handles, handles + [far, 0], mask, "a red cat on green ground")
 
 
 def median(costs: list[Cost], flops: Cost) -> Cost:
