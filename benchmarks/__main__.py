@@ -30,7 +30,7 @@ SIDES = {"dragnb": ours, "public": public}
 
 
 def a_task(width: int, height: int, pairs: int = 1, reach: float = 0.5) -> DragTask:
-    """Noise with `pairs` drags of an eighth of the side times `reach` * 2, masked around them; content is no matter."""
+    """Noise with `pairs` drags over `reach` quarters of the width, masked around them; content is no matter."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
     mask = np.zeros((height, width), bool)
@@ -59,6 +59,11 @@ def measure(side_of, tasks, model, settings, side, repeats):
     }
 
 
+def stages(found, runs) -> list[str]:
+    """The stages of some runs of all implementations, each once, in order of appearance."""
+    return list(dict.fromkeys(s for who in found for name in runs for s in found[who][name]))
+
+
 def table(found, rate):
     """The costs as Markdown."""
     lines = [
@@ -66,8 +71,7 @@ def table(found, rate):
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|---|")
     for name in RUNS:
-        stages = {s: None for who in found for s in found[who][name]}
-        for stage in [*stages, "all"]:
+        for stage in [*stages(found, [name]), "all"]:
             own = None
             for who in found:
                 costs = found[who][name]
@@ -92,10 +96,9 @@ def chart(found, path, title):
     from dragnb import viz
 
     bars = [(name, who) for name in RUNS for who in found]
-    stages = list(dict.fromkeys(s for who in found for name in RUNS for s in found[who][name]))
     fig = Figure(figsize=(8, 0.7 + 0.55 * len(bars)), layout="constrained")
     ax, left = fig.subplots(), np.zeros(len(bars))
-    for i, stage in enumerate(stages):
+    for i, stage in enumerate(stages(found, RUNS)):
         width = np.array([found[who][name].get(stage, Cost()).seconds for name, who in bars])
         hatch = "" if i < len(viz.COLORS) else "//"
         ax.barh(
@@ -110,7 +113,9 @@ def chart(found, path, title):
     ax.set_yticks(range(len(bars)), [f"{name}\n{who}" for name, who in bars])
     ax.set(xlabel="seconds", title=title)
     ax.invert_yaxis()
-    ax.legend(ncols=len(stages), fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
+    ax.legend(
+        ncols=len(ax.containers), fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False
+    )
     fig.savefig(path, dpi=110, metadata={"Software": None})
 
 

@@ -8,8 +8,6 @@ from benchmarks.meter import Meter
 from dragnb import edit, prepare
 from dragnb.store import Store
 
-STAGES = ("load", "encode", "finetune", "invert", "drag", "denoise", "decode")
-
 
 def run(task, model, settings, side, meter: Meter, store: Store):
     """One edit; a stage's cost is booked at its last event."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.meter import Meter
-from dragnb import attention, ddim, lora, sd
+from dragnb import attention, ddim, features, lora, sd
 from dragnb.geometry import Frame
 
 REF_BLOCKS = (2, 3)  # the public code's layers 10 and up
@@ -47,15 +47,11 @@ def finetune(model, x, cond, s):
         loss.item()
 
 
-def look(model, z, t, cond, block, hw):
+def look(model, z, t, cond, s, hw):
     """Full forward pass; the block's whole map at half the picture's size, and one denoising step."""
-    from dragnb import features
-
-    feats, eps = features.capture(model, z, t, cond, (block,), stop_early=False)
-    previous = ddim.ddim_move(
-        z, eps, ddim.abar_at(model.abar, t), ddim.abar_at(model.abar, t - ddim.TRAIN_STEPS // 50)
-    )
-    return F.interpolate(feats[block], hw, mode="bilinear", align_corners=False), previous
+    feats, eps = features.capture(model, z, t, cond, (s.block,), stop_early=False)
+    levels = ddim.abar_at(model.abar, t), ddim.abar_at(model.abar, t - ddim.TRAIN_STEPS // s.steps)
+    return features.upsample(feats[s.block], hw), ddim.ddim_move(z, eps, *levels)
 
 
 def patch(feat, y, x, r):
@@ -78,13 +74,13 @@ def drag(model, z_t, t, cond, handles, targets, mask, s):
     hw = tuple(n * MAP_PER_CELL for n in z_t.shape[-2:])
     at = [tuple(map(float, p)) for p in handles]
     with torch.no_grad():
-        first, kept = look(model, z_t, t, cond, s.block, hw)
+        first, kept = look(model, z_t, t, cond, s, hw)
     model.unet.requires_grad_(True)
     z = z_t.clone().requires_grad_(True)
     adam = torch.optim.Adam([z], lr=s.drag_lr)
     for step in range(s.drag_steps):
         with torch.enable_grad(), autocast(model):
-            feat, previous = look(model, z, t, cond, s.block, hw)
+            feat, previous = look(model, z, t, cond, s, hw)
             if step:
                 at = [track(first, feat, start, now, s.r2) for start, now in zip(handles, at, strict=True)]
             loss = s.lam * ((previous - kept) * (1 - mask)).abs().sum()

@@ -15,9 +15,10 @@ from PIL import Image
 
 from dragnb.hand import Hand
 from dragnb.picks import Picks
+from dragnb.viz import HANDLE, TARGET
 
 LONGEST = 2048  # pixels of the longer side that the browser is given; the picks count in the picture's own
-HANDLE, TARGET, CHOSEN = "#D55E00", "#0072B2", "#F0E442"  # Okabe and Ito's, as `viz` draws them
+CHOSEN = "#F0E442"  # Okabe and Ito's yellow
 INK, HALO = "black", "white"
 VEIL = 128  # grey over what the mask holds still
 DOT = 6  # radius of a point in sheet pixels

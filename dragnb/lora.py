@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from dragnb import sd
 from dragnb.errors import InputError, NotFiniteError
+from dragnb.store import replacing
 
 ADAPTER = "dragnb"
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
@@ -196,17 +196,9 @@ def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
     """Write a diffusers LoRA file, whole or not at all; `StableDiffusionPipeline.load_lora_weights` reads it."""
     from safetensors.torch import save_file
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
-        save_file({k: v.contiguous() for k, v in weights.items()}, fresh, metadata={"format": "pt"})
-        os.replace(fresh, path)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
-        raise
-    return path
+    with replacing(path) as temp:
+        save_file({k: v.contiguous() for k, v in weights.items()}, temp, metadata={"format": "pt"})
+    return Path(path)
 
 
 def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:

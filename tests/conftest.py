@@ -29,7 +29,7 @@ def smoke(smoke_folder):
     return sd.load(str(smoke_folder), device="cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick():
     """Settings for an edit of about a second."""
     return config.profile("fast", steps=5, lora_steps=3, lora_rank=2, lora_batch=1, drag_steps=3)
@@ -41,7 +41,13 @@ def cache(tmp_path):
     return store.Store(tmp_path / "cache")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A cache that the tests of one file share."""
+    return store.Store(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
 def drag_task():
     """A noisy picture of an odd size, one pair of points, a mask with a border."""
     rng = np.random.default_rng(0)

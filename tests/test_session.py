@@ -11,46 +11,27 @@ import numpy as np
 import pytest
 import torch
 
-from dragnb import config, edit
+from dragnb import edit
 from dragnb.errors import InputError
 from dragnb.prepare import Event
 from dragnb.session import Session
 from dragnb.store import Store
-from dragnb.task import DragTask
 from dragnb.worker import Worker
 
 PATIENCE = 120  # seconds; a run takes about one
 
 
-@pytest.fixture(scope="module")
-def drag_task():
-    image = np.random.default_rng(0).integers(0, 255, (90, 150, 3), dtype=np.uint8)
-    mask = np.zeros((90, 150), bool)
-    mask[15:75, 15:135] = True
-    return DragTask(image, [[40.0, 45.0]], [[90.0, 45.0]], mask, "a cat", "cat")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def quick():
-    return config.profile("fast", steps=5, lora_steps=3, lora_rank=2, lora_batch=1, drag_steps=3)
-
-
 @pytest.fixture
-def session(smoke, quick, store):
-    session = Session(smoke, quick, store)
+def session(smoke, quick, kept):
+    session = Session(smoke, quick, kept)
     yield session
     session.close()
 
 
 @pytest.fixture(scope="module")
-def done(smoke, quick, store, drag_task):
+def done(smoke, quick, kept, drag_task):
     """A session with one finished drag, for those who only look."""
-    session = Session(smoke, quick, store)
+    session = Session(smoke, quick, kept)
     session.run(drag_task)
     assert session.wait(PATIENCE) and not session.problem, session.problem
     yield session
@@ -156,9 +137,9 @@ def test_a_listener_may_wait_for_the_page_while_the_page_waits_for_the_lock():
 # drags
 
 
-def test_a_run_gives_what_a_cell_would_and_keeps_it_without_the_model(done, smoke, quick, store, drag_task):
+def test_a_run_gives_what_a_cell_would_and_keeps_it_without_the_model(done, smoke, quick, kept, drag_task):
     (snapshot,) = done.snapshots
-    same = edit.edit(drag_task, smoke, quick, store)
+    same = edit.edit(drag_task, smoke, quick, kept)
 
     np.testing.assert_array_equal(snapshot.result.image, same.image)
     assert snapshot is done.shown and snapshot.result.prepared is None and done.busy == ""
@@ -297,8 +278,8 @@ def test_two_sessions_at_once_do_not_disturb_each_other(smoke, quick, tmp_path, 
         session.close()
 
 
-def test_closing_ends_the_thread_and_frees_the_memory_but_not_another_session(smoke, quick, store, drag_task):
-    one, other = Session(smoke, quick, store), Session(smoke, quick, store)
+def test_closing_ends_the_thread_and_frees_the_memory_but_not_another_session(smoke, quick, kept, drag_task):
+    one, other = Session(smoke, quick, kept), Session(smoke, quick, kept)
     one.run(drag_task)
     assert one.wait(PATIENCE)
     kept = [weakref.ref(x) for x in (one.shown.result, one._prepared[1])]

@@ -1,5 +1,6 @@
 """The studio by its buttons, without a browser: what is clicked is done, what goes wrong is told, nothing is lost."""
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -13,7 +14,6 @@ from dragnb import config, panels
 from dragnb.errors import InputError
 from dragnb.picker import Picks
 from dragnb.prepare import Event
-from dragnb.store import Store
 from dragnb.studio import Studio
 from dragnb.task import DragTask
 from dragnb.worker import Problem
@@ -22,34 +22,22 @@ PATIENCE = 120  # seconds; a run takes about one
 
 
 @pytest.fixture(scope="module")
-def drag_task():
-    image = np.random.default_rng(0).integers(0, 255, (90, 150, 3), dtype=np.uint8)
-    mask = np.zeros((90, 150), bool)
-    mask[15:75, 15:135] = True
-    return DragTask(image, [[40.0, 45.0]], [[90.0, 45.0]], mask, "a cat", "cat & co")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def quick():
-    return config.profile("fast", steps=5, lora_steps=3, lora_rank=2, lora_batch=1, drag_steps=3)
+def drag_task(drag_task):
+    """With a name that no file can bear as it is."""
+    return dataclasses.replace(drag_task, name="cat & co")
 
 
 @pytest.fixture
-def studio(drag_task, smoke, quick, store, tmp_path):
-    studio = Studio(drag_task, smoke, quick, store=store, out=tmp_path / "out")
+def studio(drag_task, smoke, quick, kept, tmp_path):
+    studio = Studio(drag_task, smoke, quick, store=kept, out=tmp_path / "out")
     yield studio
     studio.close()
 
 
 @pytest.fixture(scope="module")
-def done(drag_task, smoke, quick, store, tmp_path_factory):
+def done(drag_task, smoke, quick, kept, tmp_path_factory):
     """A studio whose first drag is done."""
-    studio = Studio(drag_task, smoke, quick, store=store, out=tmp_path_factory.mktemp("out"))
+    studio = Studio(drag_task, smoke, quick, store=kept, out=tmp_path_factory.mktemp("out"))
     press(studio, studio.run_button)
     assert not studio.session.problem, studio.session.problem
     yield studio
