@@ -20,6 +20,7 @@ from dragnb.errors import InputError
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 DASHES = ("-", "--", "-.", ":")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
 HANDLE, TARGET = "#D55E00", "#0072B2"  # vermillion circle, blue square
 DIMMED = 0.45  # how much of the picture is left where the mask holds it still
 GREY = 128
@@ -174,6 +175,37 @@ def curves(series, xlabel, ylabel, title=None, marks=None, levels=None, ax=None,
     ax.spines[["top", "right"]].set_visible(False)
     if len(series) > 1:
         ax.legend(frameon=False, fontsize=9)
+    return ax.figure
+
+
+def spans(series, xlabel, ylabel, title=None, levels=None, ax=None, size=(5.2, 3.2), **axis):
+    """Curves with the interval of every point as a band: {label: (x, [(value, low, high), ...])}; else as `curves`."""
+    ax = figure(size=size)[1][0, 0] if ax is None else ax
+    lines = {label: (x, [value for value, _, _ in found]) for label, (x, found) in series.items()}
+    for k, (x, found) in enumerate(series.values()):
+        _, low, high = np.asarray(found, dtype=float).T
+        ax.fill_between(x, low, high, color=COLORS[k % len(COLORS)], alpha=0.18, lw=0)
+    return curves(lines, xlabel, ylabel, title, levels=levels, ax=ax, **axis)
+
+
+def plane(points, xlabel, ylabel, title=None, ax=None, size=(6.2, 3.8), **axis):
+    """Things that two figures tell apart, as marks with the intervals of both, and a legend at the right.
+
+    points  {label: (x, y)}, each of both (value, low, high); what has no finite value is left out
+    Returns the Figure.
+    """
+    ax = figure(size=size)[1][0, 0] if ax is None else ax
+    for k, (label, found) in enumerate(points.items()):
+        (x, *dx), (y, *dy) = np.asarray(found, dtype=float)
+        if np.isfinite([x, y]).all():
+            reach = dict(xerr=[[x - dx[0]], [dx[1] - x]], yerr=[[y - dy[0]], [dy[1] - y]])
+            look = dict(color=COLORS[k % len(COLORS)], marker=MARKS[k % len(MARKS)], ms=7, lw=0)
+            ax.errorbar(x, y, **reach, **look, elinewidth=1.2, capsize=2.5, label=label)
+    ax.set(xlabel=xlabel, ylabel=ylabel, **axis)
+    ax.set_title(title or "", fontsize=TITLE)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax.figure
 
 

@@ -76,6 +76,19 @@ def test_curves_and_tables_carry_their_labels_and_numbers():
     assert [text.get_text() for text in table.axes[0].texts] == ["1.0", "2.0", "3.0", "nan"]
 
 
+def test_intervals_stand_around_their_points_and_what_is_no_number_is_left_out():
+    fig = viz.spans({"a": ([1, 2], [(5, 4, 7), (6, 5, 9)])}, "t", "MD")
+    band = fig.axes[0].collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (4, 9)
+    assert fig.axes[0].lines[0].get_ydata().tolist() == [5, 6]
+
+    fig = viz.plane({"a": ((1, 0, 3), (10, 8, 11)), "gone": ((np.nan,) * 3, (1, 1, 1))}, "MD", "IF")
+    (only,) = fig.axes[0].containers
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["a"]
+    reach = np.concatenate([bar.get_segments()[0] for bar in only.lines[2]])
+    assert sorted(reach[:2, 0]) == [0, 3] and sorted(reach[2:, 1]) == [8, 11]
+
+
 def test_a_saved_figure_is_the_same_twice_and_tells_nothing_of_when_and_by_what(drag_task, tmp_path):
     first = viz.save(viz.task_figure(drag_task), tmp_path / "new", "drag")
     again = viz.save(viz.task_figure(drag_task), tmp_path, "drag")

@@ -1,0 +1,73 @@
+"""What the paper compares, as grids for `bench.run`: the methods of its Fig. 8 and the settings of its Fig. 6 and 7."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dragnb import baselines
+from dragnb.config import Settings
+from dragnb.errors import InputError, did_you_mean
+
+FULL = "full"
+AXES = {  # what an ablation changes, one at a time; the first three are the paper's own
+    "strength": (0.2, 0.4, 0.6, 0.7, 0.8, 1.0),  # t = 10, 20, 30, 35, 40, 50 of 50
+    "lora_steps": (0, 20, 40, 60, 80, 100),
+    "block": (1, 2, 3, 4),
+    "lam": (0.0, 0.1, 0.5, 1.0),
+    "drag_lr": (0.005, 0.01, 0.02, 0.04),
+    "r1": (1, 2, 4, 6),
+    "r2": (1, 3, 6, 12),
+}
+
+
+def no_edit(sample, model, store) -> np.ndarray:
+    """The floor: the picture as it was."""
+    return baselines.no_edit(sample.task())
+
+
+def pixel_warp(sample, model, store) -> np.ndarray:
+    """The picture's own pixels, pulled; no model."""
+    return baselines.warp(sample.task())
+
+
+def truth_encoded(sample, model, store) -> np.ndarray:
+    """The ceiling of a clay task: the true picture through the autoencoder."""
+    return baselines.truth_encoded(sample.clay, model)
+
+
+def methods(base: Settings, truth: bool = True) -> dict:
+    """The methods of Fig. 8 with a floor and two ceilings, by name.
+
+    base   the settings of the whole method
+    truth  the samples are of the clay world, so that the true picture is known
+    """
+    found = {
+        FULL: base,
+        "no fine-tune": base.replace(lora_steps=0),
+        "no reference control": base.replace(reference=False),
+        "there and back": base.replace(drag_steps=0),
+        "no edit": no_edit,
+        "pixel warp": pixel_warp,
+    }
+    return found | ({"truth, encoded": truth_encoded} if truth else {})
+
+
+def ablation(base: Settings, *axes: str) -> dict[str, Settings]:
+    """The grid of some of AXES (all, where none is named), one setting changed at a time: names like "block=2".
+
+    A value that is the base's own goes by the name "full", once. InputError for an unknown axis.
+    """
+    found = {FULL: base}
+    for axis in axes or AXES:
+        if axis not in AXES:
+            raise InputError(f"axis = {axis!r} is unknown{did_you_mean(axis, AXES)}")
+        for value in AXES[axis]:
+            if value != getattr(base, axis):
+                found[f"{axis}={value:g}"] = base.replace(**{axis: value})
+    return found
+
+
+def along(base: Settings, axis: str) -> dict[str, float]:
+    """The names of an axis' settings in order, with their values: {"block=1": 1, "full": 2, ...}."""
+    values = AXES[axis]
+    return {FULL if value == getattr(base, axis) else f"{axis}={value:g}": value for value in values}

@@ -1,0 +1,64 @@
+"""The grids: what the paper compares, each setting once, one thing changed at a time."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from dragnb import clay, config, studies
+from dragnb.config import Settings
+from dragnb.errors import InputError
+
+
+@pytest.fixture
+def base():
+    return config.profile("clay")
+
+
+def test_an_ablation_changes_one_setting_at_a_time_and_runs_the_base_once(base):
+    grid = studies.ablation(base)
+
+    assert list(grid.values()).count(base) == 1 and grid["full"] == base
+    for name, settings in grid.items():
+        different = {key for key, value in settings.as_dict().items() if value != base.as_dict()[key]}
+        assert different == ({name.split("=")[0]} if name != "full" else set()), name
+    assert len(set(map(str, grid.values()))) == len(grid)
+
+
+@pytest.mark.parametrize("axis", studies.AXES)
+def test_an_axis_runs_through_its_values_in_order_with_the_base_among_them(base, axis):
+    names, grid = studies.along(base, axis), studies.ablation(base, axis)
+
+    assert tuple(names.values()) == studies.AXES[axis] == tuple(sorted(studies.AXES[axis]))
+    assert "full" in names and set(names) == set(grid)
+    for name, value in names.items():
+        assert getattr(grid[name], axis) == value
+
+
+def test_an_axis_without_the_bases_value_still_runs_the_base(base):
+    odd = base.replace(block=2, lam=0.3)
+    assert "full" in studies.ablation(odd, "lam") and "full" not in studies.along(odd, "lam")
+
+
+def test_an_unknown_axis_is_refused_with_the_nearest(base):
+    with pytest.raises(InputError, match="lora_steps"):
+        studies.ablation(base, "lora_step")
+
+
+def test_the_methods_travel_to_other_processes_and_differ_in_what_their_name_says(base):
+    grid = studies.methods(base)
+    assert list(pickle.loads(pickle.dumps(grid))) == list(grid)
+    parts = {name: s for name, s in grid.items() if isinstance(s, Settings)}
+    assert parts["no fine-tune"].lora_steps == 0 and not parts["no reference control"].reference
+    assert parts["there and back"].drag_steps == 0
+    assert "truth, encoded" not in studies.methods(base, truth=False)
+
+
+def test_the_baselines_are_pictures_of_the_samples_size(base):
+    sample = clay.bench()[0]
+    image = sample.task().image
+    assert np.array_equal(studies.no_edit(sample, None, None), image)
+    warped = studies.pixel_warp(sample, None, None)
+    assert warped.shape == image.shape and (warped != image).any()
+    truth = studies.truth_encoded(sample, "clay", None)
+    assert np.abs(truth.astype(int) - sample.clay.picture_after).mean() < 12
