@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 ROOMS = (
     *("errors", "config", "geometry", "ddim", "task", "store", "dragbench"),
     *("sd", "lora", "features", "attention", "drag", "metrics"),
-    *("edit", "glimpse", "session", "picks", "preflight", "viz", "picker", "export", "studio", "clay"),
+    *("edit", "glimpse", "session", "bench", "picks", "preflight", "viz", "picker", "export", "studio", "clay"),
 )
 
 

@@ -18,6 +18,7 @@ LAYERS = {
     "model": ("sd", "sources", "weights"),
     "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
     "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
+    "bench": ("bench",),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
@@ -27,8 +28,9 @@ MAY_IMPORT = {
     "model": {"ground", "model"},
     "method": {"ground", "model", "method"},
     "edit": {"ground", "model", "method", "edit"},
+    "bench": {"ground", "model", "method", "edit", "world", "bench"},
     "picking": {"ground", "picking"},  # what a click or a stroke means, without a widget
-    "top": {"ground", "model", "method", "edit", "picking", "top"},
+    "top": {"ground", "model", "method", "edit", "bench", "picking", "top"},
     "world": {"ground", "model", "method", "edit", "world"},
 }
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see
