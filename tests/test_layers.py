@@ -29,9 +29,9 @@ MAY_IMPORT = {
     "model": {"ground", "model"},
     "method": {"ground", "model", "method"},
     "edit": {"ground", "model", "method", "edit"},
-    "bench": {"ground", "model", "method", "edit", "world", "bench"},
+    "bench": {"ground", "model", "method", "edit", "world", "score", "bench"},
     "picking": {"ground", "picking"},  # what a click or a stroke means, without a widget
-    "top": {"ground", "model", "method", "edit", "bench", "picking", "top"},
+    "top": {"ground", "model", "method", "edit", "score", "bench", "picking", "top"},
     "world": {"ground", "model", "method", "edit", "world"},
     "score": {"ground", "model", "method", "edit", "world", "score"},  # what is judged by the truth
 }

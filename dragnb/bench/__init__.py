@@ -26,6 +26,7 @@ from pathlib import Path
 
 from dragnb import sd, sources
 from dragnb.bench import crew
+from dragnb.bench.beside import BESIDE
 from dragnb.bench.ledger import Ledger, about, picture_path, read
 from dragnb.bench.trial import Plan, Unit, describe, seed_of
 from dragnb.config import Settings
@@ -33,7 +34,7 @@ from dragnb.errors import InputError
 from dragnb.prepare import versions
 from dragnb.store import Store
 
-__all__ = ["Progress", "about", "facts", "picture_path", "read", "row", "run", "seed_of", "table"]
+__all__ = ["BESIDE", "Progress", "about", "facts", "picture_path", "read", "row", "run", "seed_of", "table"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def run(
 
     samples   with `name`, `category`, `task()` and perhaps `clay`, the truth: `dragbench.Sample`, ClayBench's `Entry`
     settings  name -> Settings, or a callable (sample, model, store) -> uint8 picture, to stand beside them
-    score     callable (image, task, name, truth) -> flat dict of numbers, the record's `metrics`
+    score     callable (image, task, name, truth) -> flat dict, the record's `metrics`; a `score.Judge`
     jobs      processes; each loads the model. Above 1, and with a client, all must be importable from modules
     client    a `distributed.Client`: one task a sample on its workers, each taking `resources`, like {"GPU": 1}
     store     a cache that is kept; by default each sample's is deleted when the sample is done

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -39,7 +40,8 @@ class Plan:
     settings  name -> Settings, or a callable (sample, model, store) -> uint8 picture of the sample's size
     told      name -> what the setting is, as plain values, and `judge` what the score is: both said once, at the start
     model     as `sd.load` takes it; `hash` is that of its weights
-    score     callable (image, task, name, truth) -> flat dict of numbers, or None; truth is the sample's `clay` or None
+    score     callable (image, task, name, truth) -> flat dict of numbers, lists of them or None; None scores nothing.
+              truth is the sample's `clay`, or None
     work      folder for the caches of samples in work; None: temporary folders of the machine's own
     store     folder of a cache that is kept, instead
     threads   of torch in a process: the bits of a result may hang on it, and on nothing else of where it was made
@@ -170,15 +172,13 @@ def _trial(plan: Plan, sample, name: str, model, store: Store, task, truth):
             image, measured["from_cache"] = result.image, sorted(result.from_cache)
             timings |= {stage: round(seconds, 4) for stage, seconds in result.timings.items()}
             left = np.linalg.norm(result.tracks_xy[-1] - task.targets, axis=1).mean()
-            record["drag"] = {
-                **{"steps": len(result.states) - 1, "reached": bool(result.reached)},
-                **{"tracker_px": float(left), "loss": float(result.losses[-1])},
-            }
+            ended = {"steps": len(result.states) - 1, "reached": bool(result.reached)}
+            record["drag"] = _flat(ended | {"tracker_px": left, "loss": result.losses[-1]}, "the drag")
         else:
             image = _of_size(thing(sample, model, store), task)
         timings["score"] = -time.perf_counter()
         if plan.score is not None:
-            record["metrics"] = _flat(plan.score(image, task, sample.name, truth))
+            record["metrics"] = _flat(plan.score(image, task, sample.name, truth), "the score")
         timings["score"] = round(timings["score"] + time.perf_counter(), 4)
     except Exception as error:
         record |= {"metrics": {}, "drag": {}, "error": said(error)}
@@ -204,11 +204,23 @@ def _of_size(image, task) -> np.ndarray:
     return image
 
 
-def _flat(metrics) -> dict[str, float]:
+def _flat(figures, whose: str) -> dict:
+    """The figures as plain finite numbers, lists of these, or None."""
+
+    def plain(value):
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        if value is None or isinstance(value, (bool, int)):
+            return value
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+
     try:
-        return {str(name): float(value) for name, value in metrics.items()}
+        return {str(name): plain(value) for name, value in figures.items()}
     except (AttributeError, TypeError, ValueError):
-        raise InputError(f"the score gave {metrics!r}; wanted is a flat dict of numbers") from None
+        raise InputError(f"{whose} gave {figures!r}; wanted is a flat dict of finite numbers") from None
 
 
 @contextlib.contextmanager
