@@ -21,6 +21,7 @@ from dragnb.errors import InputError
 SSIM_SIDE, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 FIDELITY_SIDE = 224  # DragDiffusion's evaluation script
+LEAST_RADIUS = 5  # pixels; RegionDrag's smallest disc
 
 
 def as_unit(image) -> Tensor:
@@ -108,6 +109,43 @@ def mean_distance(found, wanted) -> float:
 def pck(found, wanted, radius: float) -> float:
     """Percentage of correct keypoints as a fraction: how many points lie within `radius` of where they should."""
     return (distances(found, wanted) <= radius).double().mean().item()
+
+
+def discs(handles, targets, size) -> np.ndarray:
+    """(n, height, width) bool: the pixels nearer to a pair's handle or target than its length / sqrt 2, or 5 px.
+
+    RegionDrag searches nowhere else, so its distance is small whatever was done: a point not found in the disc of the
+    target is taken to be in that of the handle.
+    """
+    handles, targets = (np.asarray(p, dtype=np.float64) for p in (handles, targets))
+    radius = np.maximum(np.linalg.norm(targets - handles, axis=1) / math.sqrt(2), LEAST_RADIUS)
+    pixels = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), -1)
+    away = (np.linalg.norm(pixels - p[:, None, None], axis=-1) for p in (handles, targets))
+    return np.minimum(*away) < radius[:, None, None]
+
+
+def dai(before, after, handles, targets, radius: int) -> float:
+    """GoodDrag's drag accuracy index: how unlike the handles' patches the edit is at the targets; 0 is best.
+
+    The squared difference of (2 radius + 1)^2 patches, colours in [0, 1] summed, pixels averaged, then pairs averaged.
+    Where a patch leaves the picture only pixels inside both pictures count; points are rounded to whole pixels. The
+    public code divides by the number of pairs twice, and takes a patch over the left or upper edge for an empty one.
+    """
+    if radius < 0:
+        raise InputError(f"radius = {radius}: a patch reaches 0 pixels or more to each side")
+    a, b = (x[0].numpy() for x in _pair(before, after))
+    last = np.array(a.shape[:0:-1]) - 1  # (x, y)
+    pairs = [np.floor(np.asarray(p, dtype=np.float64) + 0.5).astype(int) for p in (handles, targets)]
+    unlike = []
+    for handle, target in zip(*pairs, strict=True):
+        low, high = (
+            -np.minimum(radius, np.minimum(handle, target)),
+            np.minimum(radius, last - np.maximum(handle, target)),
+        )
+        x, y = ([np.arange(p[i] + low[i], p[i] + high[i] + 1) for p in (handle, target)] for i in (0, 1))
+        apart = a[:, y[0][:, None], x[0]] - b[:, y[1][:, None], x[1]]
+        unlike.append(np.square(apart).sum(0).mean())
+    return float(np.mean(unlike))
 
 
 def main(argv=None) -> int:

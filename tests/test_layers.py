@@ -16,20 +16,24 @@ LAYERS = {
         *("unpickle", "archive", "layouts", "dragbench"),
     ),
     "model": ("sd", "sources", "weights"),
-    "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
+    "method": ("lora", "features", "attention", "drag", "lpips", "metrics", "dift"),
     "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
+    "bench": ("bench",),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
+    "score": ("score", "baselines"),
 }
 MAY_IMPORT = {
     "ground": {"ground"},
     "model": {"ground", "model"},
     "method": {"ground", "model", "method"},
     "edit": {"ground", "model", "method", "edit"},
+    "bench": {"ground", "model", "method", "edit", "world", "score", "bench"},
     "picking": {"ground", "picking"},  # what a click or a stroke means, without a widget
-    "top": {"ground", "model", "method", "edit", "picking", "top"},
+    "top": {"ground", "model", "method", "edit", "score", "bench", "picking", "top"},
     "world": {"ground", "model", "method", "edit", "world"},
+    "score": {"ground", "model", "method", "edit", "world", "score"},  # what is judged by the truth
 }
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see
     "diffusers": {"model", "method", "world"},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dragnb.clay.kinds import POSES
+from dragnb.clay.render import grid, to_pixel
 from dragnb.clay.tasks import ClayTask
 from dragnb.clay.truth import place_of
 
@@ -16,13 +17,17 @@ _SIZE = 128  # pictures are compared at half resolution: the autoencoder's loss 
 
 @dataclass(frozen=True)
 class Verdict:
-    """value: the dragged pose parameter read off the edit; place: the handle's (x, y) there, px; moved: the fraction
-    of the way from handle to target that the content went along the drag (1 = there, 0 = stayed, below 0 = away)."""
+    """value: the dragged pose parameter read off the edit; place: the first handle's (x, y) there, px; moved: the
+    fraction of the way from handle to target that the content went along the drag (1 = there, 0 = stayed, below 0 =
+    away); distance: px that are left from the content's place to the target. Of several pairs `moved` is what fits all
+    their ways best and `distance` the mean; places (n, 2) and distances (n,) are those of each pair."""
 
     value: float
     place: np.ndarray
     moved: float
     distance: float
+    places: np.ndarray
+    distances: np.ndarray
 
 
 def halve(rgb):
@@ -35,7 +40,7 @@ def locate(clay: ClayTask, edited) -> Verdict:
     """Among the scenes reachable by the dragged parameter, the one whose picture is nearest `edited` (uint8, 256 px).
 
     No feature matching and no learned judge: squared error between pictures, over the whole range of the parameter,
-    coarse to fine. `distance` is what is left from the content's place to the target, in pixels.
+    coarse to fine. All pairs of a task show one change, so its one parameter places them all.
     """
     low, high = POSES[clay.kind][clay.parameter]
     goal = halve(np.asarray(edited))
@@ -50,9 +55,24 @@ def locate(clay: ClayTask, edited) -> Verdict:
     for _ in range(_ROUNDS):
         best = min(np.linspace(max(low, best - step), min(high, best + step), 2 * _FINE + 1), key=cost)
         step /= _FINE
-    place, _ = place_of(clay.before.posed(**{clay.parameter: float(best)}), clay.part, clay.point)
-    handle, target = clay.task.handles[0], clay.task.targets[0]
-    way = target - handle
-    return Verdict(
-        float(best), place, float((place - handle) @ way / (way @ way)), float(np.hypot(*(place - target)))
-    )
+    there = places(clay, clay.before.posed(**{clay.parameter: float(best)}))
+    ways, gone = clay.task.targets - clay.task.handles, there - clay.task.handles
+    left = np.hypot(*(there - clay.task.targets).T)
+    moved = float(gone.ravel() @ ways.ravel() / (ways.ravel() @ ways.ravel()))
+    return Verdict(float(best), there[0], moved, float(left.mean()), there, left)
+
+
+def places(clay: ClayTask, scene) -> np.ndarray:
+    """(n, 2) where the surface points under a task's handles lie in another pose of its scene, in pixels (x, y).
+
+    The first handle's point is known by name; that of a further one is what the picture before shows at its pixel.
+    """
+    size = clay.task.size[0]
+    found = [place_of(scene, clay.part, clay.point, size)[0]]
+    if len(clay.task.handles) > 1:
+        (depth, part), axis = clay.before.trace(size), grid(size)
+        for x, y in np.rint(clay.task.handles[1:]).astype(int):
+            a, b = (pose.solids[part[y, x]] for pose in (clay.before, scene))
+            world = b.world(np.stack(a.local(axis[x], axis[y], depth[y, x]), -1))
+            found.append(to_pixel(world[:2], size))
+    return np.array(found)
