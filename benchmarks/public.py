@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.meter import Meter
-from dragnb import attention, ddim, features, lora, sd
+from dragnb import attention, ddim, features, lean, lora, sd
 from dragnb.geometry import Frame
 
 REF_BLOCKS = (2, 3)  # the public code's layers 10 and up
@@ -111,6 +111,7 @@ def run(task, model, settings, side, meter: Meter, weights=None):
     """One edit as the public interface does it; `weights` is the adapter of an earlier one. Returns the adapter."""
     frame = Frame.fit(*task.size, side or model.side)
     own = sd.private(model, own=lambda name: True)  # the drag gives all weights gradients
+    lean.restore(own.unet)
     x, cond = frame.to_canvas(task.image), sd.embed(own, task.prompt)
     meter.mark("load")
     with lora.attached(own, settings):

@@ -124,6 +124,9 @@ def assemble(
         part.to(device).eval().requires_grad_(False)
     if device.type != "mps":
         unet.to(memory_format=torch.channels_last)  # the same numbers, convolutions some per cent faster
+    from dragnb import lean  # imports diffusers
+
+    lean.lighten(unet)
     return Model(
         unet, vae, text_encoder, tokenizer, scheduler.alphas_cumprod.float().cpu(), prediction,
         float(vae.config.scaling_factor), device, dtype, name,

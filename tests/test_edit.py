@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
 from dragnb import config, edit, glimpse, metrics, prepare, sd, task
 from dragnb.errors import InputError
@@ -29,7 +30,7 @@ def moved(drag_task, **changes):
 
 
 def untouched(model):
-    plain = all(type(p).__name__ == "AttnProcessor2_0" for p in model.unet.attn_processors.values())
+    plain = all(isinstance(p, AttnProcessor2_0) for p in model.unet.attn_processors.values())
     hooked = any(m._forward_hooks for m in model.unet.modules())
     graded = any(p.requires_grad or p.grad is not None for p in model.unet.parameters())
     return plain and not hooked and not graded and not getattr(model.unet, "peft_config", None)

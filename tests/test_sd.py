@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from dragnb import sd, sources
@@ -133,7 +134,7 @@ def test_a_private_model_shares_weights_and_nothing_else(smoke):
     assert own.unet.up_blocks[0] is not smoke.unet.up_blocks[0]
     assert all(a is b for a, b in zip(own.unet.parameters(), smoke.unet.parameters(), strict=True))
     own.unet.set_attn_processor(lambda attn, x, *args, **kwargs: x)
-    assert all(type(p).__name__ == "AttnProcessor2_0" for p in smoke.unet.attn_processors.values())
+    assert all(isinstance(p, AttnProcessor2_0) for p in smoke.unet.attn_processors.values())
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "weights/diffusion.bin", "a.pt"])
