@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from dragnb import baselines
+from dragnb.bench import beside
 from dragnb.config import Settings
 from dragnb.errors import InputError, did_you_mean
 
@@ -20,21 +18,6 @@ AXES = {  # what an ablation changes, one at a time; the first three are the pap
 }
 
 
-def no_edit(sample, model, store) -> np.ndarray:
-    """The floor: the picture as it was."""
-    return baselines.no_edit(sample.task())
-
-
-def pixel_warp(sample, model, store) -> np.ndarray:
-    """The picture's own pixels, pulled; no model."""
-    return baselines.warp(sample.task())
-
-
-def truth_encoded(sample, model, store) -> np.ndarray:
-    """The ceiling of a clay task: the true picture through the autoencoder."""
-    return baselines.truth_encoded(sample.clay, model)
-
-
 def methods(base: Settings, truth: bool = True) -> dict:
     """The methods of Fig. 8 with a floor and two ceilings, by name.
 
@@ -46,10 +29,10 @@ def methods(base: Settings, truth: bool = True) -> dict:
         "no fine-tune": base.replace(lora_steps=0),
         "no reference control": base.replace(reference=False),
         "there and back": base.replace(drag_steps=0),
-        "no edit": no_edit,
-        "pixel warp": pixel_warp,
+        "no edit": beside.no_edit,
+        "pixel warp": beside.warp,
     }
-    return found | ({"truth, encoded": truth_encoded} if truth else {})
+    return found | ({"truth, encoded": beside.truth_encoded} if truth else {})
 
 
 def ablation(base: Settings, *axes: str) -> dict[str, Settings]:

@@ -18,7 +18,7 @@ LAYERS = {
     "model": ("sd", "sources", "weights"),
     "method": ("lora", "features", "attention", "drag", "lpips", "metrics", "dift"),
     "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
-    "bench": ("bench",),
+    "bench": ("bench", "studies"),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
