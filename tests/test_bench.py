@@ -428,6 +428,15 @@ def test_more_samples_and_settings_may_join_but_none_may_change(go, quick):
     assert go(stand.samples(1), {"floor": stand.floor}) == [] and len(bench.about(go.out)["settings"]) == 2
 
 
+def test_a_sample_that_changed_under_its_name_is_refused_not_mixed(go):
+    go(stand.samples(1), {"floor": stand.floor})
+    changed = types.SimpleNamespace(name="s/00", category="noise", task=stand.Sample("other").task)
+
+    (seen,) = go([changed], FAST)
+
+    assert seen.record["error"] == "InputError: s/00 has changed since its first records; give another folder"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

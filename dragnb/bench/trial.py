@@ -26,6 +26,7 @@ from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.prepare import versions
 from dragnb.store import Store
+from dragnb.task import DragTask
 
 STATUS, PEAK_RESET = (
     Path("/proc/self/status"),
@@ -77,10 +78,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Unit:
-    """One sample and the names of the settings that it still lacks."""
+    """One sample, the names of the settings that it still lacks, and its digest where it is on record already."""
 
     sample: Any
     names: tuple[str, ...]
+    digest: str | None = None
 
 
 def seed_of(settings: Settings, name: str) -> int:
@@ -90,6 +92,12 @@ def seed_of(settings: Settings, name: str) -> int:
     others, as an interval over samples supposes. All settings of one seed share a sample's fine-tune.
     """
     return int.from_bytes(hashlib.sha256(f"{settings.seed} {name}".encode()).digest()[:4])
+
+
+def digest_of(task: DragTask) -> str:
+    """16 hex digits of all that decides an edit: picture, points, mask, prompt."""
+    parts = {field: getattr(task, field) for field in ("image", "handles", "targets", "mask", "prompt")}
+    return Store.key(**parts)[:16]
 
 
 def describe(thing) -> Any:
@@ -112,6 +120,9 @@ def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
         if model.hash != plan.hash:
             raise InputError(f"model = {plan.model!r}: here it has other weights than where the run began")
         task, truth = unit.sample.task(), getattr(unit.sample, "clay", None)
+        digest = digest_of(task)
+        if unit.digest not in (None, digest):
+            raise InputError(f"{unit.sample.name} has changed since its first records; give another folder")
     except Exception as error:
         for name in plan.ordered(unit.names):
             yield failure(plan, unit.sample, name, said(error)), None
@@ -119,8 +130,8 @@ def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
     with _cache(plan, unit.sample.name) as store:
         for name in plan.ordered(unit.names):
             with _threads(plan.threads):
-                found = _trial(plan, unit.sample, name, model, store, task, truth)
-            yield found
+                record, image = _trial(plan, unit.sample, name, model, store, task, truth)
+            yield record | {"sample_digest": digest}, image
 
 
 def failure(plan: Plan, sample, name: str, error: str) -> dict:
@@ -160,8 +171,6 @@ def _blank(plan: Plan, sample, name: str) -> dict:
 def _trial(plan: Plan, sample, name: str, model, store: Store, task, truth):
     """One sample under one setting: the record and the picture."""
     record, timings, image = _blank(plan, sample, name), {}, None
-    parts = {field: getattr(task, field) for field in ("image", "handles", "targets", "mask", "prompt")}
-    record["sample_digest"] = Store.key(**parts)[:16]
     measured = {"timings": timings, "from_cache": [], "threads": plan.threads, "device": str(model.device)}
     began = time.perf_counter()
     _reset_peaks(model)
