@@ -94,8 +94,8 @@ def test_settings_that_share_a_fine_tune_have_one_and_the_cache_goes_with_the_sa
 
 
 def test_the_seed_comes_from_the_samples_name(quick):
-    assert trial.seed_of(quick, "a") == trial.seed_of(quick.replace(lam=9), "a") != trial.seed_of(quick, "b")
-    assert trial.seed_of(quick, "a") != trial.seed_of(quick.replace(seed=1), "a")
+    assert bench.seed_of(quick, "a") == bench.seed_of(quick.replace(lam=9), "a") != bench.seed_of(quick, "b")
+    assert bench.seed_of(quick, "a") != bench.seed_of(quick.replace(seed=1), "a")
 
 
 def test_the_table_is_flat_and_sorted(go):
@@ -158,13 +158,15 @@ def killed_run(smoke, out, log):
 
 
 def test_thirty_kills_lose_at_most_the_trial_in_work_and_never_leave_half_a_record(smoke, tmp_path):
-    rng, kills, outs = random.Random(0), 0, []
+    began = time.monotonic()
+    forked(killed_run, smoke, tmp_path / "whole", tmp_path / "log").join()
+    takes, rng, kills, outs = time.monotonic() - began, random.Random(0), 0, []
     while kills < KILLS:
         outs.append(tmp_path / f"out{len(outs)}")
         records, log, before, here = outs[-1] / "records.jsonl", tmp_path / f"log{len(outs)}", b"", 0
         while kills < KILLS:
             child = forked(killed_run, smoke, outs[-1], log)
-            child.join(rng.uniform(0.005, 0.12))
+            child.join(rng.uniform(0, takes / 2))
             child.kill()
             child.join()
             if child.exitcode == 0:
@@ -177,7 +179,6 @@ def test_thirty_kills_lose_at_most_the_trial_in_work_and_never_leave_half_a_reco
             assert worked - sum(r["setting"] == "logged" for r in found) <= here, "a trial a kill, at most"
             before = now
     killed_run(smoke, outs[-1], log)
-    killed_run(smoke, tmp_path / "whole", log)
 
     wanted = facts(tmp_path / "whole")
     assert len(wanted) == 40 and all(facts(out) == wanted for out in outs)
@@ -231,7 +232,7 @@ def test_a_run_of_several_processes_that_is_killed_leaves_no_process_and_goes_on
     assert len(go(stand.samples(4), waits)) == 6
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=150):
     """The first true value of the condition."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -319,7 +320,7 @@ def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(
 
     os.kill(int(first.name.split("-")[1]), signal.SIGKILL)
     (tmp_path / "go").touch()
-    assert len(runner.get(120)) == 8
+    assert len(runner.get(240)) == 8
 
     found = facts(go.out)
     assert {key: record for key, record in found.items() if key[1] != "waits"} == wanted

@@ -27,8 +27,9 @@ from pathlib import Path
 from dragnb import sd, sources
 from dragnb.bench import crew
 from dragnb.bench.beside import BESIDE
+from dragnb.bench.identity import describe, seed_of
 from dragnb.bench.ledger import Ledger, about, picture_path, read
-from dragnb.bench.trial import Plan, Unit, describe, seed_of
+from dragnb.bench.trial import Plan, Unit
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.prepare import versions
