@@ -1,6 +1,6 @@
 # make notebooks   runs the whole sequence of notebooks          make test   lint, tests, notebooks
 # make lab         opens JupyterLab on them                      make slow   the tests that take minutes
-# make app         serves the studio of notebook 10 alone
+# make app         serves the studio of notebook 10 alone         make class   notebook 00 over a folder: TASKS=folder
 # All set up .venv first. Choose with PYTHON=python3.12, VENV=dir, TORCH="torch==2.13.0+cpu --index-url ...".
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -10,12 +10,13 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 ARGS ?=
+TASKS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.dragnb-ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup notebooks test lab app slow clean
+.PHONY: help setup notebooks class test lab app slow clean
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -34,6 +35,11 @@ $(STAMP): pyproject.toml
 # ARGS reach the runner: make notebooks ARGS="--only 00 -p model sd15"
 notebooks: setup
 	$(BIN)/python tools/run_notebooks.py $(ARGS)
+
+# One drag file after the other, each with its executed notebook; the page is outputs/class/index.html.
+class: setup
+	@[ -n "$(TASKS)" ] || { echo 'make class TASKS=folder: a folder of drag files'; exit 1; }
+	$(BIN)/python tools/run_class.py "$(TASKS)" $(ARGS)
 
 test: setup
 	$(BIN)/ruff check .

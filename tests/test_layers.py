@@ -20,7 +20,7 @@ LAYERS = {
     "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
     "bench": ("bench", "studies"),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
-    "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),
+    "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio", "report"),
     "world": ("clay",),
     "score": ("score", "baselines"),
 }

@@ -81,7 +81,7 @@ def test_the_version_and_licence_are_the_same_everywhere():
 
 
 def test_make_knows_every_target_it_promises():
-    for target in ("setup", "notebooks", "test", "lab", "app", "slow", "clean"):
+    for target in ("setup", "notebooks", "class", "test", "lab", "app", "slow", "clean"):
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 

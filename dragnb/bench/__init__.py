@@ -1,15 +1,15 @@
-"""Many edits, measured: every sample under every setting, one record each, in a folder that survives anything.
+r"""Many edits, measured: every sample under every setting, one record each, in a folder that survives anything.
 
     for progress in bench.run(clay.bench(), {"full": config.profile("clay")}, "outputs/sweep", score=Judge()):
-        print(progress)
+        print(progress, end="\r")
 
 Killed at any moment, the same call goes on where it was; what is lost is the trials in work. One process, several, or
 a Dask cluster (`client=`) give the same records but for what each says it measured of its machine (`facts`).
 
-On a cluster under SLURM, `dask-jobqueue` starts the workers, one process a GPU:
+On a cluster under SLURM, `dask-jobqueue` starts the workers: a job, a process, and a task at a time for each GPU.
 
-    cluster = SLURMCluster(processes=1, cores=4, memory="32GB", job_extra_directives=["--gres=gpu:1"],
-                           worker_extra_args=["--resources GPU=1", "--nthreads 1"])
+    cluster = SLURMCluster(cores=1, job_cpu=4, memory="32GB", job_extra_directives=["--gres=gpu:1"],
+                           worker_extra_args=["--resources", "GPU=1"])
     cluster.scale(8)
     bench.run(..., client=Client(cluster), resources={"GPU": 1})
 """
@@ -27,8 +27,9 @@ from pathlib import Path
 from dragnb import sd, sources
 from dragnb.bench import crew
 from dragnb.bench.beside import BESIDE
+from dragnb.bench.identity import describe, seed_of
 from dragnb.bench.ledger import Ledger, about, picture_path, read
-from dragnb.bench.trial import Plan, Unit, describe, seed_of
+from dragnb.bench.trial import Plan, Unit
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.prepare import versions
@@ -104,7 +105,8 @@ def _run(samples, plan: Plan, out, data: str, crew_of, retry_failed: bool) -> It
         done = {k for k, r in ledger.records.items() if k in wanted and not (retry_failed and r["error"])}
         failed = sum(bool(ledger.records[key]["error"]) for key in done)
         lacking = [(s, tuple(name for name in plan.settings if (s.name, name) not in done)) for s in samples]
-        units = [Unit(sample, names) for sample, names in lacking if names]
+        digests = {r["sample"]: r["sample_digest"] for r in ledger.records.values() if r["sample_digest"]}
+        units = [Unit(sample, names, digests.get(sample.name)) for sample, names in lacking if names]
         began, before = time.perf_counter(), len(done)
         with contextlib.closing(crew_of(units)) as found:
             for record, image in found:

@@ -3,7 +3,7 @@
     python -m dragnb.bench run --data clay --settings clay no_edit warp --out outputs/sweep --jobs 2
     python -m dragnb.bench run --data drag_bench_data.zip --settings grid.json --model sd15 --out sweep --dask tcp://head:8786
     python -m dragnb.bench export outputs/sweep data/results/claybench.csv
-    python -m dragnb.report outputs/sweep
+    python -m dragnb.report outputs/sweep    # figures and a page
 
 The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}.
 """

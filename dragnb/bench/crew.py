@@ -65,8 +65,7 @@ def cluster(plan: Plan, units: list[Unit], client, resources: dict | None = None
             try:
                 yield from task.result()
             except KilledWorker as error:
-                how = f"{len(error.args) and error.allowed_failures + 1} times"
-                yield from _lost(plan, unit, how)
+                yield from _lost(plan, unit, f"{error.allowed_failures + 1} times")
             except FutureCancelledError as error:
                 raise InputError(f"the cluster is gone ({error}); run again: what is done is kept") from error
             task.release()

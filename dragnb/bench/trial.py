@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-import hashlib
 import math
 import os
 import shutil
@@ -21,6 +18,7 @@ import numpy as np
 import torch
 
 from dragnb import edit, sd
+from dragnb.bench.identity import digest_of, seed_of
 from dragnb.bench.ledger import FORMAT, WORK
 from dragnb.config import Settings
 from dragnb.errors import InputError
@@ -77,32 +75,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Unit:
-    """One sample and the names of the settings that it still lacks."""
+    """One sample, the names of the settings that it still lacks, and its digest where it is on record already."""
 
     sample: Any
     names: tuple[str, ...]
-
-
-def seed_of(settings: Settings, name: str) -> int:
-    """The seed of an edit: that of the settings mixed with the sample's name.
-
-    So no sample's number hangs on the order or on its neighbours, and what chance does to one says nothing about the
-    others, as an interval over samples supposes. All settings of one seed share a sample's fine-tune.
-    """
-    return int.from_bytes(hashlib.sha256(f"{settings.seed} {name}".encode()).digest()[:4])
-
-
-def describe(thing) -> Any:
-    """What a setting or a score is, as plain values: its own `describe()`, its fields, or its full name."""
-    if hasattr(thing, "describe"):
-        return thing.describe()
-    if isinstance(thing, Settings):
-        return thing.as_dict()
-    if isinstance(thing, functools.partial):
-        return {"call": describe(thing.func), "args": [*map(repr, thing.args)], "named": repr(thing.keywords)}
-    kind = thing if hasattr(thing, "__qualname__") else type(thing)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    return {"is": name} | dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else name
+    digest: str | None = None
 
 
 def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
@@ -112,6 +89,9 @@ def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
         if model.hash != plan.hash:
             raise InputError(f"model = {plan.model!r}: here it has other weights than where the run began")
         task, truth = unit.sample.task(), getattr(unit.sample, "clay", None)
+        digest = digest_of(task)
+        if unit.digest not in (None, digest):
+            raise InputError(f"{unit.sample.name} has changed since its first records; give another folder")
     except Exception as error:
         for name in plan.ordered(unit.names):
             yield failure(plan, unit.sample, name, said(error)), None
@@ -119,8 +99,8 @@ def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
     with _cache(plan, unit.sample.name) as store:
         for name in plan.ordered(unit.names):
             with _threads(plan.threads):
-                found = _trial(plan, unit.sample, name, model, store, task, truth)
-            yield found
+                record, image = _trial(plan, unit.sample, name, model, store, task, truth)
+            yield record | {"sample_digest": digest}, image
 
 
 def failure(plan: Plan, sample, name: str, error: str) -> dict:
@@ -160,8 +140,6 @@ def _blank(plan: Plan, sample, name: str) -> dict:
 def _trial(plan: Plan, sample, name: str, model, store: Store, task, truth):
     """One sample under one setting: the record and the picture."""
     record, timings, image = _blank(plan, sample, name), {}, None
-    parts = {field: getattr(task, field) for field in ("image", "handles", "targets", "mask", "prompt")}
-    record["sample_digest"] = Store.key(**parts)[:16]
     measured = {"timings": timings, "from_cache": [], "threads": plan.threads, "device": str(model.device)}
     began = time.perf_counter()
     _reset_peaks(model)

@@ -1,0 +1,86 @@
+"""A class of drag files: each gets its notebook, what fails is told, and the page shows all."""
+
+import re
+from dataclasses import replace
+from urllib.parse import unquote
+
+import bench_stand_ins as stand
+import nbformat
+import pytest
+import run_class
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+
+BOOK = """from pathlib import Path
+from PIL import Image
+from dragnb.task import DragTask
+drag = DragTask.load(task)
+assert drag.prompt != "fails", "this one fails"
+folder = drag.save(Path(out) / "quickstart" / drag.name)
+Image.fromarray(255 - drag.image).save(folder / "after.png")"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A drag file in a folder, one in a zip, one that fails in the notebook, a broken one, and what is none."""
+    parameters = new_code_cell('task = ""\nout = ""\nsteps = 1', metadata={"tags": ["parameters"]})
+    book = new_notebook(cells=[parameters, new_code_cell(BOOK)])
+    book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    (tmp_path / "books").mkdir()
+    nbformat.write(book, tmp_path / "books" / "00_small.ipynb")
+    drags = tmp_path / "drags"
+    stand.Sample("a").task().save(drags / "anna & ben")
+    stand.Sample("b").task().save(drags / "cleo.zip")
+    replace(stand.Sample("c").task(), prompt="fails").save(drags / "dora")
+    stand.Sample("d").task().save(drags / "emil")
+    (drags / "emil" / "image.png").write_bytes(b"no picture")
+    (drags / "notes.txt").write_text("none")
+    (drags / ".DS_Store").write_bytes(b"none")
+    return tmp_path
+
+
+def make_class(place, *arguments):
+    out = ["--out", str(place / "class"), "--notebooks", str(place / "books")]
+    return run_class.main([str(place / "drags"), *out, *arguments])
+
+
+def test_every_drag_file_has_a_row_with_pictures_a_notebook_or_the_reason(place, capfd):
+    assert make_class(place) == 1
+
+    said = capfd.readouterr()
+    assert said.out.count("FAILED") == 2 and f"2 of 4 done: {place / 'class' / 'index.html'}" in said.out
+    page = (place / "class" / "index.html").read_text()
+    assert page.count("<tr><td>") == 4 and "notes" not in page and "DS_Store" not in page
+    assert "<b>anna &amp; ben</b><br>a cat" in page
+    assert "in cell [3]: from pathlib" in page and "AssertionError: this one fails" in page
+    assert re.search(r"<b>emil</b>.*class='failed'>.*image.png cannot be read as a picture", page)
+    for link in re.findall(r"(?:src|href)='([^']*)'", page):
+        assert (place / "class" / unquote(link)).exists(), link
+    assert page.count("after.jpg") == 2 and page.count("before.jpg") == 3 and page.count(">notebook<") == 3
+    assert str(place) not in page, "a page for others names no folder of this machine"
+    with Image.open(place / "class" / "cleo" / "before.jpg") as before:
+        assert max(before.size) <= run_class.THUMB
+
+
+def test_parameters_reach_the_notebooks_and_unknown_ones_are_an_error(place, capfd):
+    assert make_class(place, "-p", "stepz", "3") == 1
+    assert "-p stepz: no notebook has this parameter; did you mean steps?" in capfd.readouterr().err
+    assert not (place / "class").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda drags: drags.rename(drags.parent / "away"), "drags is no folder; give one with drag files"),
+        (
+            lambda drags: [drags.rename(drags.parent / "x"), drags.mkdir()],
+            "drags holds no drag file: a folder with",
+        ),
+        (lambda drags: (drags / "dora.zip").touch(), "dora.zip and dora have one name; rename one"),
+    ],
+)
+def test_a_folder_that_cannot_be_a_class_is_named(place, capfd, spoil, message):
+    spoil(place / "drags")
+
+    assert make_class(place) == 1
+    assert message in capfd.readouterr().err
