@@ -40,6 +40,12 @@ def hover(widget, text: str):
     return widget
 
 
+def narrow(kind, **options):
+    """A widget with a label, two of which stand side by side. Each has a layout of its own: hiding one hides one."""
+    layout, style = W.Layout(width="204px"), {"description_width": "80px"}
+    return kind(layout=layout, style=style, **options)
+
+
 def row(*children) -> W.HBox:
     """Widgets side by side, in several rows where the page is narrow."""
     return W.HBox(children, layout=W.Layout(flex_flow="row wrap"))
@@ -49,26 +55,37 @@ class SettingsPanel:
     """Model, canvas, profile, the numbers that matter with their meaning on hover, and a switch for each stage."""
 
     def __init__(self, model, settings: Settings | None, side: int | None):
-        narrow = {"layout": W.Layout(width="210px"), "style": {"description_width": "90px"}}
         own = [] if isinstance(model, str) else [(model.name, model)]
-        self.models = W.Dropdown(options=MODELS + own, value="", description="model", **narrow)
-        self.folder = W.Text(description="which", placeholder="folder, .safetensors or owner/name", **narrow)
-        self.side = hover(
-            W.IntText(description="side, px", **narrow), "longer side of the canvas; 0: the model's"
-        )
-        self.profile = W.Dropdown(options=list(PROFILES), description="profile", **narrow)
+        self.models = narrow(W.Dropdown, options=MODELS + own, value="", description="model")
+        self.folder = narrow(W.Text, description="which", placeholder="folder, .safetensors or owner/name")
+        self.side = narrow(W.IntText, description="side, px")
+        hover(self.side, "longer side of the canvas, a multiple of 64; 0: the model's own")
+        self.profile = narrow(W.Dropdown, options=list(PROFILES), description="profile")
         self.numbers, self.switches = {}, {}
         for name in NUMBERS:
             kind = W.IntText if isinstance(getattr(Settings, name), int) else W.FloatText
-            self.numbers[name] = hover(kind(description=name, **narrow), config.meaning(name))
+            self.numbers[name] = hover(narrow(kind, description=name), config.meaning(name))
         for name, (label, why) in SWITCHES.items():
-            self.switches[name] = hover(W.Checkbox(value=True, description=label, indent=False), why)
+            box = W.Checkbox(value=True, description=label, indent=False, layout=W.Layout(width="auto"))
+            self.switches[name] = hover(box, why)
+        self._listeners, self._busy = [], False
         self.show(model, default_settings(model) if settings is None else settings, side)
         self.models.observe(self._chosen, "value")
         self.profile.observe(lambda _: self._fill(config.profile(self.profile.value)), "value")
-        numbers = W.VBox([row(*self.numbers.values())], layout=W.Layout(max_width="460px"))
-        which = [self.models, self.folder, self.profile, self.side]
-        self.widget = W.VBox([*which, W.HTML("<b>stages</b>"), *self.switches.values(), numbers])
+        for widget in (self.models, self.folder, self.side, *self.numbers.values(), *self.switches.values()):
+            widget.observe(lambda _: self._tell(), "value")
+        which = [self.models, self.profile, self.folder, self.side]
+        stages = row(W.HTML("stages:"), *self.switches.values())
+        self.widget = W.VBox([row(*which), stages, row(*self.numbers.values())])
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after every change, once for a profile that fills in many."""
+        self._listeners.append(listener)
+
+    def _tell(self) -> None:
+        if not self._busy:
+            for listener in self._listeners:
+                listener()
 
     def show(self, model, settings: Settings, side: int | None) -> None:
         """Fill in what a drag was made with."""
@@ -98,12 +115,14 @@ class SettingsPanel:
         return self._base.replace(**values)
 
     def _fill(self, settings: Settings) -> None:
-        self._base, usual = settings, config.profile(self.profile.value)
+        self._base, usual, self._busy = settings, config.profile(self.profile.value), True
         for name, switch in self.switches.items():
             switch.value = bool(getattr(settings, name))
         for name, widget in self.numbers.items():
             shown = settings if name not in SWITCHES or self.switches[name].value else usual
             widget.value = getattr(shown, name)
+        self._busy = False
+        self._tell()
 
     def _chosen(self, change) -> None:
         self._which()

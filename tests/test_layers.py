@@ -17,8 +17,8 @@ LAYERS = {
     ),
     "model": ("sd", "sources", "weights"),
     "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
-    "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
-    "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
+    "edit": ("edit", "prepare", "result", "glimpse", "pace", "worker", "session"),
+    "picking": ("history", "masks", "picks", "preflight", "exchange", "hand", "window"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
 }

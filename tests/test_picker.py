@@ -152,6 +152,38 @@ def test_the_wheel_zooms_where_the_pointer_is(picker):
     assert picker.scale > 3 and np.allclose(picker.hand.window.on_picture(200, 100), place)
 
 
+def test_a_pinch_zooms_and_leaves_no_point(picker):
+    event(picker, "touch_start", touches=[{"x": 100, "y": 90}])
+    event(picker, "touch_start", touches=[{"x": 100, "y": 90}, {"x": 200, "y": 90}])
+    event(picker, "touch_move", touches=[{"x": 50, "y": 90}, {"x": 250, "y": 90}])
+    event(picker, "touch_end", touches=[{"x": 50, "y": 90}])
+    event(picker, "touch_move", touches=[{"x": 90, "y": 90}])
+    event(picker, "touch_end", touches=[])
+    assert picker.hand.window.zoom == 2 and picker.picks.points == [] and not picker.picks.can_undo
+
+    event(picker, "touch_start", touches=[{"x": 100, "y": 90}])
+    event(picker, "touch_end", touches=[])
+    assert len(picker.picks.points) == 1
+
+
+def test_tab_lets_the_canvas_go_and_changes_nothing(picker, monkeypatch):
+    let_go = []
+    monkeypatch.setattr(type(picker.easel.sheet), "blur", lambda sheet: let_go.append(sheet), raising=False)
+    mouse(picker, (20, 20), (60, 20))
+    key(picker, "Tab")
+    key(picker, "Tab", shift=True)
+    assert let_go == [picker.easel.sheet] * 2 and picker.picks.points == [(20, 20), (60, 20)]
+
+
+def test_two_pickers_on_one_page_share_nothing(picture):
+    one, other = Picker(picture, side=300), Picker(picture[:, ::-1], side=150)
+    mouse(one, (20, 20), (60, 20))
+    key(other, "b")
+    mouse(other, (100, 60), (120, 60))
+    assert one.picks.points == [(20, 20), (60, 20)] and not one.picks.mask.any()
+    assert other.picks.points == [] and other.picks.mask.any() and one.hand.tool == "points"
+
+
 def test_what_is_picked_and_what_is_doubtful_is_said_as_one_goes(picker):
     assert "0 pairs; click a handle" in picker.panel.text.value and "no mask" in picker.panel.text.value
     picker.notes = lambda picks: ["about 3 <s>"]

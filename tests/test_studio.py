@@ -14,6 +14,7 @@ from dragnb import config, panels
 from dragnb.errors import InputError
 from dragnb.picker import Picks
 from dragnb.prepare import Event
+from dragnb.store import Store
 from dragnb.studio import Studio
 from dragnb.task import DragTask
 from dragnb.worker import Problem
@@ -162,6 +163,46 @@ def test_every_setting_tells_its_meaning_on_hover():
     for name, widget in panel.numbers.items():
         trait = "tooltip" if widget.has_trait("tooltip") else "description_tooltip"
         assert getattr(widget, trait) == config.meaning(name)
+
+
+def test_every_field_is_on_the_page_whichever_model_is_chosen():
+    panel = panels.SettingsPanel("clay", None, None)
+    fields = [panel.models, panel.profile, panel.side, *panel.numbers.values(), *panel.switches.values()]
+    assert all(widget.layout.display != "none" for widget in fields), "hiding `which` must hide nothing else"
+    assert panel.folder.layout.display == "none"
+
+
+def test_a_change_of_the_settings_is_told_once_also_when_a_profile_fills_in_many():
+    panel, told = panels.SettingsPanel("clay", None, None), []
+    panel.on_change(lambda: told.append(panel.settings))
+    panel.numbers["lam"].value = 9.0
+    assert [settings.lam for settings in told] == [9.0]
+    panel.profile.value = "paper"
+    assert told[1:] == [config.profile("paper")]
+
+
+def test_what_the_settings_mean_for_the_picks_is_said_beside_the_canvas_as_one_types(studio):
+    def said():
+        return studio.picker.panel.text.value
+
+    studio.settings.numbers["drag_steps"].value = 1
+    assert "1 steps of one" in said() and "reach" in said()
+    studio.settings.side.value = 100
+    assert "side = 100 is not a positive multiple of 64" in said()
+    studio.settings.side.value, studio.settings.numbers["strength"].value = 0, 2.0
+    assert "strength = 2.0 is not a number" in said() and "pair" in said()
+
+
+def test_what_a_drag_takes_is_measured_on_request_and_by_every_drag(drag_task, smoke, quick, tmp_path):
+    studio = Studio(drag_task, smoke, quick, store=Store(tmp_path))
+    text = studio.picker.panel.text
+    assert "how long a drag takes here is not measured yet" in text.value
+    press(studio, studio.measure_button)
+    assert studio.message.value == "measured" and not studio.strip.children
+    assert "expected: at most" in text.value and "of memory" in text.value
+    studio.settings.numbers["lora_steps"].value = 9000
+    assert "fine-tune" in text.value.split("expected")[1]
+    studio.close()
 
 
 def test_progress_tells_the_time_left_and_what_was_reused():
