@@ -2,6 +2,9 @@
 
 `Picks` is the state and `Hand` what pointing does; both know no widget. `Easel` draws them and `Panel` has the buttons
 and texts; the `Picker` here passes events on, one at a time.
+
+A picture comes in by upload, path or web address. It can be neither pasted nor dropped: of the browser's events,
+ipycanvas and ipywidgets pass neither on. (A file dropped on JupyterLab's own file browser has a path.)
 """
 
 from __future__ import annotations
@@ -92,8 +95,8 @@ class Picker:
             outer, self._inside = self._inside, True
             try:
                 said = change(*args)
-            except InputError as error:
-                said = str(error)
+            except (InputError, OSError) as error:  # a full disk, too
+                said = " ".join(str(error).split())
             finally:
                 self._inside = outer
             self.easel.show()

@@ -1,13 +1,17 @@
 """The picker's widgets, by the messages a browser would send; runs under ipywidgets 7 and 8, without a browser."""
 
 import datetime
+import errno
 import io
 import json
+import os
 import threading
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dragnb.errors import InputError
 from dragnb.picker import Picker, Picks
@@ -239,12 +243,10 @@ def uploaded(name, content):
 
 
 def test_a_picture_is_uploaded_again_and_again_and_undo_brings_the_old_one_back(picker, picture):
-    png = io.BytesIO()
-    Image.new("RGB", (40, 80), "red").save(png, "PNG")
     mouse(picker, (20, 20), (60, 20))
 
     for _ in range(2):
-        picker.panel.upload.set_trait("value", uploaded("red.png", png.getvalue()))
+        picker.panel.upload.set_trait("value", uploaded("red.png", png((40, 80))))
         assert picker.picks.size == (40, 80) and picker.picks.points == []
         assert (picker.easel.sheet.width, picker.easel.sheet.height) == (150, 300)
         assert "red.png is loaded" in picker.panel.text.value
@@ -253,15 +255,65 @@ def test_a_picture_is_uploaded_again_and_again_and_undo_brings_the_old_one_back(
     assert (picker.easel.sheet.width, picker.easel.sheet.height) == (300, 180)
 
 
-@pytest.mark.parametrize(
-    "name, content", [("a.txt", b"hello"), ("a.png", b""), ("a.zip", b"PK\x03\x04broken")]
-)
-def test_a_wrong_upload_is_answered_and_nothing_is_lost(picker, name, content):
+def png(size, mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def drag_zip(**files):
+    """A drag file that says its picture is 60×40, with other pictures in it."""
+    buffer = io.BytesIO()
+    task = {"schema": 1, "size": [60, 40], "pairs": [{"handle": [5, 5], "target": [9, 9]}]}
+    with zipfile.ZipFile(buffer, "w") as out:
+        for name, content in ({"task.json": json.dumps(task).encode()} | files).items():
+            out.writestr(name, content)
+    return buffer.getvalue()
+
+
+HUGE = png((10_000, 10_000), "1")  # a hundred megapixels in a few kilobytes
+WRONG = {
+    "a text file": ("a.txt", b"hello", "a.txt cannot be read as a picture"),
+    "an empty file": ("a.png", b"", "a.png is empty"),
+    "100 megapixels": ("a.png", HUGE, "image is 10000×10000 pixels; scale it down to 64 Mpx or fewer"),
+    "a broken drag file": ("a.zip", b"PK\x03\x04broken", "a.zip is neither a folder nor a whole zip file"),
+    "half a drag file": ("a.zip", drag_zip()[:90], "a.zip is neither a folder nor a whole zip file"),
+    "a drag file without its picture": ("a.zip", drag_zip(), "image.png"),
+    "a drag file for another size": ("a.zip", drag_zip(**{"image.png": png((90, 40))}), "60×40"),
+}
+
+
+@pytest.mark.parametrize("name, content, said", WRONG.values(), ids=WRONG)
+def test_a_wrong_upload_is_answered_in_one_line_and_nothing_is_lost(picker, picture, name, content, said):
     mouse(picker, (20, 20), (60, 20))
+    picker.picks.invert()
 
     picker.panel.upload.set_trait("value", uploaded(name, content))
 
-    assert f"{name} " in picker.panel.text.value and "<b>" in picker.panel.text.value
+    answer = picker.panel.text.value.split("<b>")[1].split("</b>")[0]
+    assert said in answer and "\n" not in answer and len(answer) < 200
+    assert picker.picks.points == [(20, 20), (60, 20)] and picker.picks.mask.all()
+    assert picker.picks.image is picture
+
+
+def test_a_huge_picture_is_refused_before_its_pixels_are_read(picker, monkeypatch):
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    picker.panel.upload.set_trait("value", uploaded("a.png", HUGE))
+    assert "10000×10000" in picker.panel.text.value and len(HUGE) < 20_000
+
+
+def test_a_full_disk_is_answered_when_saving_and_when_loading(picker, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mouse(picker, (20, 20), (60, 20))
+    picker.panel.path.value = str(tmp_path / "drag.zip")
+    monkeypatch.setattr(os, "fsync", full)
+    picker.panel.save.click()
+    assert "No space left on device" in picker.panel.text.value and not (tmp_path / "drag.zip").exists()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    picker.panel.upload.set_trait("value", uploaded("a.png", png((40, 40))))
+    assert "No space left on device" in picker.panel.text.value
     assert picker.picks.points == [(20, 20), (60, 20)]
 
 

@@ -101,6 +101,17 @@ def test_an_odd_point_left_is_one_line_and_the_points_stay(drag_task):
     studio.close()
 
 
+def test_a_wrong_file_and_a_click_outside_are_answered_and_nothing_made_is_lost(studio):
+    press(studio, studio.run_button)
+    picker, points = studio.picker, list(studio.picker.picks.points)
+    picker.panel.path.value = "no such file"
+    picker.panel.load.click()
+    assert "no such file" in picker.panel.text.value
+    picker.on("mouse_down", -5, 20)
+    assert "outside the picture" in picker.panel.text.value
+    assert picker.picks.points == points and len(studio.session.snapshots) == 1 and studio.result.image.value
+
+
 def test_a_model_folder_gone_between_loading_and_run_loses_nothing(studio, smoke_folder, tmp_path):
     folder = shutil.copytree(smoke_folder, tmp_path / "model")
     press(studio, studio.run_button)
@@ -321,8 +332,11 @@ def test_another_studio_takes_another_name(done, studio, drag_task):
     assert "cat_co-2.png" in studio.message.value
 
 
-@pytest.mark.parametrize("kind", ["png", "zip", "gif", "ipynb"])
+@pytest.mark.parametrize("kind", ["png", "zip", "gif", "mp4", "ipynb"])
 def test_a_full_disk_on_export_is_one_line_and_the_result_stays(done, kind, monkeypatch):
+    if kind == "mp4":
+        pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is missing: pip install 'dragnb[video]'")
+
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

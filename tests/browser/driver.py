@@ -46,6 +46,7 @@ class Page:
 
     def __init__(self, page, lab, name):
         self.page, self.lab, self.name, self.errors = page, lab, name, []
+        self._touch = None
         page.set_default_timeout(PATIENCE * 1000)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
@@ -92,15 +93,16 @@ class Page:
             self.page.mouse.move(*self.at(*end), steps=steps)
             self.page.mouse.up()
             return
-        finger = self.page.context.new_cdp_session(self.page)
         for k in range(steps + 1):
             place = [a + (b - a) * k / steps for a, b in zip(start, end, strict=True)]
-            kind, points = (
-                ("touchMove" if k else "touchStart"),
-                [dict(zip("xy", self.at(*place), strict=True))],
-            )
-            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            self.fingers("touchMove" if k else "touchStart", place)
+        self.fingers("touchEnd")
+
+    def fingers(self, kind: str, *places) -> None:
+        """A touch event with fingers at these places of the canvas."""
+        points = [dict(zip("xy", self.at(*place), strict=True)) for place in places]
+        self._touch = self._touch or self.page.context.new_cdp_session(self.page)  # one holds all fingers
+        self._touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def tap(self, x: float, y: float, touch: bool = False) -> None:
         (self.page.touchscreen.tap if touch else self.page.mouse.click)(*self.at(x, y))

@@ -44,6 +44,33 @@ def test_run_stop_travel_and_branch(notebook):
     assert not page.errors
 
 
+FULL = "setattr(__import__('os'), 'fsync', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left')))"
+
+
+def test_what_is_pressed_at_the_wrong_time_is_answered_in_a_line_and_nothing_is_lost(notebook):
+    page = notebook(STUDIO.format(name="studio"), name="wrong.ipynb", viewport=WIDE)
+    page.tap(100, 400)
+    page.until(lambda: len(page.ask("studio.picker.picks.points")) == 3)
+    page.button("Run")
+    page.page.get_by_text("3 points are an odd number").first.wait_for()
+    page.button("undo")
+    page.until(lambda: len(page.ask("studio.picker.picks.points")) == 2)
+
+    page.button("Run")
+    page.button("Stop")
+    page.page.get_by_text("stopped; there was nothing to keep yet").wait_for()
+    page.page.locator(".jp-OutputArea").get_by_role("button", name="Run", exact=True).dblclick()
+    page.until(lambda: page.ask("[len(studio.session.snapshots), studio.session.busy]") == [1, ""])
+
+    page.ask(FULL)
+    page.page.get_by_role("tab", name="export").click()
+    page.button("picture")
+    page.page.get_by_text("cannot be written (No space left)").first.wait_for()
+    page.shot("studio-refused")
+    assert page.ask("[len(studio.session.snapshots), len(studio.picker.picks.points)]") == [1, 2]
+    assert not page.errors
+
+
 def test_two_studios_at_once(notebook):
     cells = [STUDIO.format(name=name) for name in ("one", "two")]
     page = notebook(*cells, name="two.ipynb", viewport=WIDE)
