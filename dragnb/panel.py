@@ -52,7 +52,7 @@ class Panel:
         return self._row(self.mode, self.eraser, self.brush, self.dimming)
 
     def _slider(self, kind, label: str, **options):
-        layout, style = self._widgets.Layout(width="235px"), {"description_width": "60px"}
+        layout, style = self._widgets.Layout(width="240px"), {"description_width": "66px"}
         return kind(description=label, layout=layout, style=style, **options)
 
     def _buttons(self, actions, run):
@@ -67,17 +67,14 @@ class Panel:
     def _folds(self, actions):
         keys = TOOL_KEYS | {"e": "eraser", "[ ]": "brush size"} | {a[0]: name for name, a in actions.items()}
         said = ", ".join(f"<b>{html.escape(key)}</b> {name}" for key, name in keys.items())
-        folds = self._widgets.Accordion(
-            [
-                self._texts(),
-                self._files(),
-                self._widgets.HTML(f'<div style="line-height: 1.4">{HELP + said}</div>'),
-            ]
-        )
+        folds = self._widgets.Accordion([self._texts(), self._files(), self._text(HELP + said)])
         for k, title in enumerate(("points as text", "picture and drag file", "mouse and keys")):
             folds.set_title(k, title)
         folds.selected_index = None
         return folds
+
+    def _text(self, content: str):
+        return self._widgets.HTML(f'<div style="line-height: 1.4">{content}</div>')
 
     def _texts(self):
         widgets, wide = self._widgets, {"width": "95%", "height": "7em"}
@@ -90,7 +87,7 @@ class Panel:
 
     def _files(self):
         widgets = self._widgets
-        means = widgets.HTML(f'<div style="line-height: 1.4">{FILES}</div>')
+        means = self._text(FILES)
         self.upload = widgets.FileUpload(accept="image/*,.zip", multiple=False, description="upload")
         self.path = widgets.Text(placeholder="a path, or a web address to load from", layout={"width": "95%"})
         self.load = widgets.Button(description="load")

@@ -46,6 +46,16 @@ def narrow(kind, **options):
     return kind(layout=layout, style=style, **options)
 
 
+def picture(width: str) -> W.Image:
+    """A place for a JPEG; `put` fills it."""
+    return W.Image(format="jpeg", layout=W.Layout(width=width, max_width="100%", display="none"))
+
+
+def put(image: W.Image, jpeg: bytes) -> None:
+    """Show a JPEG there, or nothing: an empty one would be drawn as a broken picture."""
+    image.value, image.layout.display = jpeg, "" if jpeg else "none"
+
+
 def row(*children) -> W.HBox:
     """Widgets side by side, in several rows where the page is narrow."""
     return W.HBox(children, layout=W.Layout(flex_flow="row wrap"))
@@ -66,7 +76,8 @@ class SettingsPanel:
             kind = W.IntText if isinstance(getattr(Settings, name), int) else W.FloatText
             self.numbers[name] = hover(narrow(kind, description=name), config.meaning(name))
         for name, (label, why) in SWITCHES.items():
-            box = W.Checkbox(value=True, description=label, indent=False, layout=W.Layout(width="auto"))
+            box = W.Checkbox(value=True, description=label, indent=False)
+            box.layout = W.Layout(width="auto", margin="2px 10px 2px 2px")
             self.switches[name] = hover(box, why)
         self._listeners, self._busy = [], False
         self.show(model, default_settings(model) if settings is None else settings, side)
@@ -141,7 +152,7 @@ class ResultPanel:
     def __init__(self):
         self.view = W.ToggleButtons(options=self.VIEWS)
         self.part = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="after", readout=False)
-        self.image = W.Image(format="jpeg", layout=W.Layout(max_width="100%"))
+        self.image = picture("512px")
         self.widget = W.VBox([self.view, self.part, self.image])
         self._result: Result | None = None
         self.view.observe(self._draw, "value")
@@ -156,7 +167,7 @@ class ResultPanel:
         result, view = self._result, self.view.value
         self.part.layout.display = "" if view == self.VIEWS[0] else "none"
         if result is None:
-            self.image.value = b""
+            put(self.image, b"")
             return
         before, after = result.task.image, result.image
         if view == self.VIEWS[0]:
@@ -165,7 +176,7 @@ class ResultPanel:
             shown = frames.difference(before, after)
         else:
             shown = frames.marked(after, result.tracks_xy, result.task.targets)
-        self.image.value = frames.jpeg(frames.enlarged(shown, frames.SHARPEST))
+        put(self.image, frames.jpeg(frames.enlarged(shown, frames.SHARPEST)))
 
 
 class TravelPanel:
@@ -179,7 +190,7 @@ class TravelPanel:
         self._look, self._result, self._looks = look, None, {}
         self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="420px"))
         self.text = W.HTML()
-        self.image, self.features = (W.Image(format="jpeg", layout=W.Layout(width="300px")) for _ in "ab")
+        self.image, self.features = picture("300px"), picture("300px")
         why = "a new drag from this step's latent, with other points or settings"
         self.branch = W.Button(description="branch from here", tooltip=why)
         self.branch.on_click(lambda _: branch(self.step.value))
@@ -193,7 +204,8 @@ class TravelPanel:
         self.step.max = last = len(result.states) - 1 if result else 0
         self.step.value = last
         self._result = result
-        self.image.value = self.features.value = b""
+        put(self.image, b"")
+        put(self.features, b"")
         self._draw()
 
     def refresh(self, looks: dict) -> None:
@@ -217,8 +229,8 @@ class TravelPanel:
         self.text.value = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"
         if step in self._looks:
             seen, tracks = self._looks[step], result.tracks_xy[: step + 1]
-            self.image.value = frames.jpeg(frames.marked(seen.image, tracks, result.task.targets))
-            self.features.value = frames.jpeg(frames.enlarged(seen.features))
+            put(self.image, frames.jpeg(frames.marked(seen.image, tracks, result.task.targets)))
+            put(self.features, frames.jpeg(frames.enlarged(seen.features)))
 
 
 def progress(events: Iterable[Event], running: bool = True) -> str:
@@ -234,10 +246,11 @@ def progress(events: Iterable[Event], running: bool = True) -> str:
             note = f"{event.seconds:.1f} s" if event.n else "off"
         else:
             note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
-        bar = f'<progress max="{event.n or 1}" value="{event.n or 1 if over else event.i}"></progress>'
+        most = event.n or 1
+        bar = f'<progress style="width: 80px" max="{most}" value="{most if over else event.i}"></progress>'
         name = STAGES.get(event.stage, event.stage)
         rows.append(f"<tr><td>{name}</td><td>{bar}</td><td>{note}</td></tr>")
-    return f"<table>{''.join(rows)}</table>" if rows else ""
+    return f'<table style="line-height: 1.5; white-space: nowrap">{"".join(rows)}</table>' if rows else ""
 
 
 def message(said: str, problem: Problem | None) -> str:
@@ -245,5 +258,6 @@ def message(said: str, problem: Problem | None) -> str:
     text = html.escape(said)
     if problem is not None:
         line, details = html.escape(problem.line), html.escape(problem.details)
-        text += f"<details><summary><b>&#9888; {line}</b></summary><pre>{details}</pre></details>"
-    return text
+        details = f'<pre style="overflow: auto">{details}</pre>'
+        text += f"<details><summary><b>&#9888; {line}</b></summary>{details}</details>"
+    return f'<div role="status" style="line-height: 1.4">{text}</div>'

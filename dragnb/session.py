@@ -142,7 +142,7 @@ class Session(Worker):
             task, made = one.result.task, one.result.settings
             if one.model == self.model and one.side == self.side:
                 done |= {"load"}
-                if task.image is image and task.prompt == prompt:
+                if task.prompt == prompt and np.array_equal(task.image, image):
                     done |= {"encode"} | {s for s, of in DECIDED.items() if of(made) == of(settings)}
         return done
 

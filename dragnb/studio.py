@@ -69,7 +69,7 @@ class Studio:
             "measure", "two steps of each stage: what will a drag take?", self.measure
         )
         self.begins, self.progress, self.message, self.strip = W.HTML(), W.HTML(), W.HTML(), row()
-        self.live = W.Image(format="jpeg", layout=W.Layout(width="200px"))
+        self.live = panels.picture("300px")
         self.exports = {
             kind: self._button(label, why, lambda kind=kind: self.export(kind))
             for kind, (label, why) in EXPORTS.items()
@@ -81,7 +81,7 @@ class Studio:
         for k, title in enumerate(("result", "time travel", "export")):
             tabs.set_title(k, title)
         buttons = row(self.run_button, self.stop_button, self.next_button, self.measure_button, close)
-        now = [self.begins, buttons, self.message, row(self.progress, self.live)]
+        now = [self.begins, buttons, self.message, self.progress, self.live]
         left, right = self.picker.widget, W.VBox([self.settings.widget, *now])
         left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
         return W.VBox([row(left, right), tabs, self.strip])
@@ -193,8 +193,9 @@ class Studio:
             self.stop_button.disabled = not busy
             self.progress.value = panels.progress(events, bool(busy))
             self.message.value = panels.message(said, problem)
-            self.live.value = b"" if preview is None else frames.jpeg(preview)
-            self.live.layout.display = "" if busy == "drag" and preview is not None else "none"
+            if busy != "drag":  # then it shows how the last one ended
+                preview = shown and shown.result.image
+            panels.put(self.live, b"" if preview is None else frames.jpeg(preview))
             if shown is not self._drawn:
                 self._drawn = shown
                 self.result.show(shown and shown.result)

@@ -8,7 +8,7 @@ from driver import PATIENCE, ROOT, SHOTS, free_port, served
 
 pytestmark = pytest.mark.browser
 
-WIDE = {"width": 1400, "height": 1300}
+WIDE = {"width": 1400, "height": 1750}  # all of the studio
 STUDIO = """
 from dragnb import clay, config
 from dragnb.studio import Studio
