@@ -1,6 +1,7 @@
 """What drives the browser: servers of their own, and a page with a notebook whose kernel can be asked."""
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -11,9 +12,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "browser"
-PATIENCE = 120  # seconds for anything that a busy machine may be slow with
+PATIENCE = 240  # seconds for anything that a busy machine may be slow with
 START = 300  # seconds for the server to answer for the first time
 FOLDERS = (
     "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR",
@@ -74,8 +77,12 @@ class Page:
         """Wait until `right()` is true; events take their time to the kernel and back."""
         end = time.monotonic() + PATIENCE
         while not right():
-            assert time.monotonic() < end, "this never became true"
+            assert time.monotonic() < end, f"this never became true; the page says {self.says()}"
             self.page.wait_for_timeout(100)
+
+    def says(self) -> list[str]:
+        """What the widgets say, each in its line."""
+        return self.page.locator("[role=status]").all_inner_texts()
 
     def pixel(self, x: int, y: int) -> list[int]:
         """Red, green, blue and alpha at a place of the canvas, in its own pixels."""
@@ -119,6 +126,13 @@ class Page:
     def key(self, name: str) -> None:
         self.canvas.evaluate("c => c.focus()")
         self.page.keyboard.press(name)
+
+    def portrait(self, name: str) -> None:
+        """The widget alone, in few colours: small enough for a README."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        shown = self.page.locator(".jp-OutputArea-output").filter(has=self.page.locator("canvas")).first
+        with Image.open(io.BytesIO(shown.screenshot())) as picture:
+            picture.convert("RGB").quantize(160).save(SHOTS / f"{name}.png", optimize=True)
 
     def shot(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
