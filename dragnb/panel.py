@@ -16,8 +16,12 @@ BIGGEST_BRUSH = 200  # radius in picture pixels
 TOOL_KEYS = {"p": "points", "b": "brush", "r": "rectangle", "l": "lasso", "h": "pan"}
 HELP = (
     "Click a handle, then its target, or drag from one to the other. Drag a point or an arrow to move it; a press on "
-    "it also chooses it, for delete and for the arrow keys (with Shift: ten pixels). The wheel zooms, <i>pan</i> "
-    "pushes the picture. Keys, once the picture has been clicked: "
+    "it also chooses it, for delete and for the arrow keys (with Shift: ten pixels). The wheel or two fingers zoom, "
+    "<i>pan</i> or two fingers push the picture. Keys, once the picture has been clicked (<b>Tab</b> leaves it): "
+)
+FILES = (
+    "A picture, or a drag file: a folder, or a zip of one. A picture cannot be pasted or dropped on the canvas; "
+    "dropped on JupyterLab's file browser it has a path."
 )
 
 
@@ -43,9 +47,13 @@ class Panel:
         self.eraser = widgets.ToggleButton(description="eraser")
         self.eraser.tooltip = "brush, rectangle and lasso take paint off (key e)"
         self.eraser.layout.width = "auto"
-        self.brush = widgets.IntSlider(value=12, min=1, max=BIGGEST_BRUSH, description="brush, px")
-        self.dimming = widgets.FloatSlider(value=0.6, min=0, max=1, step=0.05, description="dimming")
+        self.brush = self._slider(widgets.IntSlider, "brush, px", value=12, min=1, max=BIGGEST_BRUSH)
+        self.dimming = self._slider(widgets.FloatSlider, "dimming", value=0.6, min=0, max=1, step=0.05)
         return self._row(self.mode, self.eraser, self.brush, self.dimming)
+
+    def _slider(self, kind, label: str, **options):
+        layout, style = self._widgets.Layout(width="240px"), {"description_width": "66px"}
+        return kind(description=label, layout=layout, style=style, **options)
 
     def _buttons(self, actions, run):
         self.buttons = {}
@@ -59,11 +67,14 @@ class Panel:
     def _folds(self, actions):
         keys = TOOL_KEYS | {"e": "eraser", "[ ]": "brush size"} | {a[0]: name for name, a in actions.items()}
         said = ", ".join(f"<b>{html.escape(key)}</b> {name}" for key, name in keys.items())
-        folds = self._widgets.Accordion([self._texts(), self._files(), self._widgets.HTML(HELP + said)])
+        folds = self._widgets.Accordion([self._texts(), self._files(), self._text(HELP + said)])
         for k, title in enumerate(("points as text", "picture and drag file", "mouse and keys")):
             folds.set_title(k, title)
         folds.selected_index = None
         return folds
+
+    def _text(self, content: str):
+        return self._widgets.HTML(f'<div style="line-height: 1.4">{content}</div>')
 
     def _texts(self):
         widgets, wide = self._widgets, {"width": "95%", "height": "7em"}
@@ -76,8 +87,8 @@ class Panel:
 
     def _files(self):
         widgets = self._widgets
-        means = widgets.Label("A picture, or a drag file: a folder, or a zip of one.")
-        self.upload = widgets.FileUpload(accept="image/*,.zip", multiple=False)
+        means = self._text(FILES)
+        self.upload = widgets.FileUpload(accept="image/*,.zip", multiple=False, description="upload")
         self.path = widgets.Text(placeholder="a path, or a web address to load from", layout={"width": "95%"})
         self.load = widgets.Button(description="load")
         self.save = widgets.Button(description="save drag file")

@@ -40,6 +40,22 @@ def hover(widget, text: str):
     return widget
 
 
+def narrow(kind, **options):
+    """A widget with a label, two of which stand side by side. Each has a layout of its own: hiding one hides one."""
+    layout, style = W.Layout(width="204px"), {"description_width": "80px"}
+    return kind(layout=layout, style=style, **options)
+
+
+def picture(width: str) -> W.Image:
+    """A place for a JPEG; `put` fills it."""
+    return W.Image(format="jpeg", layout=W.Layout(width=width, max_width="100%", display="none"))
+
+
+def put(image: W.Image, jpeg: bytes) -> None:
+    """Show a JPEG there, or nothing: an empty one would be drawn as a broken picture."""
+    image.value, image.layout.display = jpeg, "" if jpeg else "none"
+
+
 def row(*children) -> W.HBox:
     """Widgets side by side, in several rows where the page is narrow."""
     return W.HBox(children, layout=W.Layout(flex_flow="row wrap"))
@@ -49,26 +65,38 @@ class SettingsPanel:
     """Model, canvas, profile, the numbers that matter with their meaning on hover, and a switch for each stage."""
 
     def __init__(self, model, settings: Settings | None, side: int | None):
-        narrow = {"layout": W.Layout(width="210px"), "style": {"description_width": "90px"}}
         own = [] if isinstance(model, str) else [(model.name, model)]
-        self.models = W.Dropdown(options=MODELS + own, value="", description="model", **narrow)
-        self.folder = W.Text(description="which", placeholder="folder, .safetensors or owner/name", **narrow)
-        self.side = hover(
-            W.IntText(description="side, px", **narrow), "longer side of the canvas; 0: the model's"
-        )
-        self.profile = W.Dropdown(options=list(PROFILES), description="profile", **narrow)
+        self.models = narrow(W.Dropdown, options=MODELS + own, value="", description="model")
+        self.folder = narrow(W.Text, description="which", placeholder="folder, .safetensors or owner/name")
+        self.side = narrow(W.IntText, description="side, px")
+        hover(self.side, "longer side of the canvas, a multiple of 64; 0: the model's own")
+        self.profile = narrow(W.Dropdown, options=list(PROFILES), description="profile")
         self.numbers, self.switches = {}, {}
         for name in NUMBERS:
             kind = W.IntText if isinstance(getattr(Settings, name), int) else W.FloatText
-            self.numbers[name] = hover(kind(description=name, **narrow), config.meaning(name))
+            self.numbers[name] = hover(narrow(kind, description=name), config.meaning(name))
         for name, (label, why) in SWITCHES.items():
-            self.switches[name] = hover(W.Checkbox(value=True, description=label, indent=False), why)
+            box = W.Checkbox(value=True, description=label, indent=False)
+            box.layout = W.Layout(width="auto", margin="2px 10px 2px 2px")
+            self.switches[name] = hover(box, why)
+        self._listeners, self._busy = [], False
         self.show(model, default_settings(model) if settings is None else settings, side)
         self.models.observe(self._chosen, "value")
         self.profile.observe(lambda _: self._fill(config.profile(self.profile.value)), "value")
-        numbers = W.VBox([row(*self.numbers.values())], layout=W.Layout(max_width="460px"))
-        which = [self.models, self.folder, self.profile, self.side]
-        self.widget = W.VBox([*which, W.HTML("<b>stages</b>"), *self.switches.values(), numbers])
+        for widget in (self.models, self.folder, self.side, *self.numbers.values(), *self.switches.values()):
+            widget.observe(lambda _: self._tell(), "value")
+        which = [self.models, self.profile, self.folder, self.side]
+        stages = row(W.HTML("stages:"), *self.switches.values())
+        self.widget = W.VBox([row(*which), stages, row(*self.numbers.values())])
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after every change, once for a profile that fills in many."""
+        self._listeners.append(listener)
+
+    def _tell(self) -> None:
+        if not self._busy:
+            for listener in self._listeners:
+                listener()
 
     def show(self, model, settings: Settings, side: int | None) -> None:
         """Fill in what a drag was made with."""
@@ -98,12 +126,14 @@ class SettingsPanel:
         return self._base.replace(**values)
 
     def _fill(self, settings: Settings) -> None:
-        self._base, usual = settings, config.profile(self.profile.value)
+        self._base, usual, self._busy = settings, config.profile(self.profile.value), True
         for name, switch in self.switches.items():
             switch.value = bool(getattr(settings, name))
         for name, widget in self.numbers.items():
             shown = settings if name not in SWITCHES or self.switches[name].value else usual
             widget.value = getattr(shown, name)
+        self._busy = False
+        self._tell()
 
     def _chosen(self, change) -> None:
         self._which()
@@ -122,7 +152,7 @@ class ResultPanel:
     def __init__(self):
         self.view = W.ToggleButtons(options=self.VIEWS)
         self.part = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="after", readout=False)
-        self.image = W.Image(format="jpeg", layout=W.Layout(max_width="100%"))
+        self.image = picture("512px")
         self.widget = W.VBox([self.view, self.part, self.image])
         self._result: Result | None = None
         self.view.observe(self._draw, "value")
@@ -137,7 +167,7 @@ class ResultPanel:
         result, view = self._result, self.view.value
         self.part.layout.display = "" if view == self.VIEWS[0] else "none"
         if result is None:
-            self.image.value = b""
+            put(self.image, b"")
             return
         before, after = result.task.image, result.image
         if view == self.VIEWS[0]:
@@ -146,7 +176,7 @@ class ResultPanel:
             shown = frames.difference(before, after)
         else:
             shown = frames.marked(after, result.tracks_xy, result.task.targets)
-        self.image.value = frames.jpeg(frames.enlarged(shown, frames.SHARPEST))
+        put(self.image, frames.jpeg(frames.enlarged(shown, frames.SHARPEST)))
 
 
 class TravelPanel:
@@ -160,7 +190,7 @@ class TravelPanel:
         self._look, self._result, self._looks = look, None, {}
         self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="420px"))
         self.text = W.HTML()
-        self.image, self.features = (W.Image(format="jpeg", layout=W.Layout(width="300px")) for _ in "ab")
+        self.image, self.features = picture("300px"), picture("300px")
         why = "a new drag from this step's latent, with other points or settings"
         self.branch = W.Button(description="branch from here", tooltip=why)
         self.branch.on_click(lambda _: branch(self.step.value))
@@ -174,7 +204,8 @@ class TravelPanel:
         self.step.max = last = len(result.states) - 1 if result else 0
         self.step.value = last
         self._result = result
-        self.image.value = self.features.value = b""
+        put(self.image, b"")
+        put(self.features, b"")
         self._draw()
 
     def refresh(self, looks: dict) -> None:
@@ -198,8 +229,8 @@ class TravelPanel:
         self.text.value = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"
         if step in self._looks:
             seen, tracks = self._looks[step], result.tracks_xy[: step + 1]
-            self.image.value = frames.jpeg(frames.marked(seen.image, tracks, result.task.targets))
-            self.features.value = frames.jpeg(frames.enlarged(seen.features))
+            put(self.image, frames.jpeg(frames.marked(seen.image, tracks, result.task.targets)))
+            put(self.features, frames.jpeg(frames.enlarged(seen.features)))
 
 
 def progress(events: Iterable[Event], running: bool = True) -> str:
@@ -215,10 +246,11 @@ def progress(events: Iterable[Event], running: bool = True) -> str:
             note = f"{event.seconds:.1f} s" if event.n else "off"
         else:
             note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
-        bar = f'<progress max="{event.n or 1}" value="{event.n or 1 if over else event.i}"></progress>'
+        most = event.n or 1
+        bar = f'<progress style="width: 80px" max="{most}" value="{most if over else event.i}"></progress>'
         name = STAGES.get(event.stage, event.stage)
         rows.append(f"<tr><td>{name}</td><td>{bar}</td><td>{note}</td></tr>")
-    return f"<table>{''.join(rows)}</table>" if rows else ""
+    return f'<table style="line-height: 1.5; white-space: nowrap">{"".join(rows)}</table>' if rows else ""
 
 
 def message(said: str, problem: Problem | None) -> str:
@@ -226,5 +258,6 @@ def message(said: str, problem: Problem | None) -> str:
     text = html.escape(said)
     if problem is not None:
         line, details = html.escape(problem.line), html.escape(problem.details)
-        text += f"<details><summary><b>&#9888; {line}</b></summary><pre>{details}</pre></details>"
-    return text
+        details = f'<pre style="overflow: auto">{details}</pre>'
+        text += f"<details><summary><b>&#9888; {line}</b></summary>{details}</details>"
+    return f'<div role="status" style="line-height: 1.4">{text}</div>'

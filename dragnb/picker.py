@@ -2,6 +2,9 @@
 
 `Picks` is the state and `Hand` what pointing does; both know no widget. `Easel` draws them and `Panel` has the buttons
 and texts; the `Picker` here passes events on, one at a time.
+
+A picture comes in by upload, path or web address. It can be neither pasted nor dropped: of the browser's events,
+ipycanvas and ipywidgets pass neither on. (A file dropped on JupyterLab's own file browser has a path.)
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from collections.abc import Callable
 
 from dragnb import exchange, preflight
 from dragnb.errors import InputError
-from dragnb.hand import Hand, Window
+from dragnb.hand import Hand
 from dragnb.panel import BIGGEST_BRUSH, TOOL_KEYS, Panel
 from dragnb.picks import Picks
 from dragnb.task import DragTask
+from dragnb.window import Window
 
 __all__ = ["Picker", "Picks"]
 
@@ -91,8 +95,8 @@ class Picker:
             outer, self._inside = self._inside, True
             try:
                 said = change(*args)
-            except InputError as error:
-                said = str(error)
+            except (InputError, OSError) as error:  # a full disk, too
+                said = " ".join(str(error).split())
             finally:
                 self._inside = outer
             self.easel.show()
@@ -131,11 +135,22 @@ class Picker:
                 self.on("mouse_move", x, y)
             self.do(self.hand.lift)
 
+    def touch(self, kind: str, places) -> None:
+        """Fingers at places in canvas pixels: one is a mouse, two zoom and push the picture."""
+        if len(places) > 1 or self.hand.pinching:
+            with self._lock:
+                self.hand.pinch(places)
+                self.easel.show()
+        else:
+            self.on(TOUCH[kind], *(places[0] if places else (0.0, 0.0)))
+
     def key(self, key: str, shift: bool = False, ctrl: bool = False, meta: bool = False) -> None:
         """A key pressed while the canvas has the focus."""
         named = {key: name for name, (key, _, _) in self._actions.items()} | OTHER_KEYS
         if (ctrl or meta) and key not in WITH_CTRL:
             return
+        if key == "Tab" and hasattr(self.easel.sheet, "blur"):  # the canvas keeps every key from the browser
+            self.easel.sheet.blur()
         if key in named:
             self.act(named[key])
         elif key in ARROW_KEYS:
@@ -152,9 +167,8 @@ class Picker:
         sheet, panel = self.easel.sheet, self.panel
         for kind in MOUSE:
             getattr(sheet, f"on_{kind}")(lambda x, y, kind=kind: self.on(kind, x, y))
-        for touch, kind in TOUCH.items():
-            listen = getattr(sheet, f"on_{touch}")
-            listen(lambda places, kind=kind: self.on(kind, *(places[0] if places else (0.0, 0.0))))
+        for kind in TOUCH:
+            getattr(sheet, f"on_{kind}")(lambda places, kind=kind: self.touch(kind, places))
         sheet.on_client_ready(self._redraw)
         sheet.on_mouse_wheel(self._wheel)
         sheet.on_key_down(self.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dragnb import edit, features, glimpse, sd
+from dragnb import edit, features, glimpse, pace, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.prepare import Event, Prepared
@@ -17,6 +18,11 @@ from dragnb.result import Result
 from dragnb.store import Store
 from dragnb.task import DragTask
 from dragnb.worker import Worker
+
+DECIDED = {  # stage -> what of the settings decides its outcome
+    "finetune": lambda s: s.stage_key("lora"),
+    "invert": lambda s: (s.stage_key("invert"), s.reference, s.ref_blocks, s.ref_start),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +63,7 @@ class Session(Worker):
         self.shown: Snapshot | None = None
         self.looks: dict[int, Look] = {}
         self._wanted, self._looking, self._colors = 0, False, None
+        self.pace = pace.Pace(self.store)
         self._prepared: tuple[Snapshot | None, Prepared | None] = None, None
 
     def run(self, task: DragTask, start: tuple[Snapshot, int] | None = None) -> None:
@@ -71,7 +78,25 @@ class Session(Worker):
             latent, task = result.at(start[1]), replace(task, image=result.task.image)
         model, side = self.model, self.side
         events = edit.run(task, model, self.settings, self.store, side=side, start=latent)
-        self.do("drag", events, lambda result: self._keep(result, model, side, start))
+        self._begin_drag("drag", events, model, lambda result: self._keep(result, model, side, start))
+
+    def measure(self, image: np.ndarray) -> None:
+        """Do two steps of each stage on a picture in the background, so that `notes` knows what a drag takes."""
+        h, w = image.shape[:2]
+        task, model, side = DragTask(image, [[w // 3, h // 2]], [[w // 2, h // 2]]), self.model, self.side
+        settings = pace.trial(edit.default_settings(model) if self.settings is None else self.settings)
+
+        def events():
+            with tempfile.TemporaryDirectory() as folder:  # a trial is of no use to any later drag
+                yield from edit.run(task, model, settings, Store(folder), side=side)
+
+        self._begin_drag("trial", events(), model, lambda result: self.say("measured"))
+
+    def notes(self, image: np.ndarray, prompt: str) -> list[str]:
+        """What a drag on this picture will take with model and settings as they are now, in a sentence."""
+        settings = edit.default_settings(self.model) if self.settings is None else self.settings
+        done = self._done(image, prompt, settings)
+        return self.pace.notes(self.model, settings, (image.shape[1], image.shape[0]), self.side, done)
 
     def show(self, snapshot: Snapshot) -> None:
         """Look at this one from now on."""
@@ -98,6 +123,28 @@ class Session(Worker):
         with self.lock:
             self.snapshots, self.shown, self.looks, self.preview = [], None, {}, None
             self._prepared, self._colors = (None, None), None
+
+    def _begin_drag(self, name: str, events: Generator[Event], model, then: Callable) -> None:
+        """Do it, and remember what its stages took."""
+        device = model.device if isinstance(model, sd.Model) else sd.pick_device("auto")
+
+        def learn(result: Result) -> None:
+            self.pace.keep(model, result, self.began, self.progress, pace.peak(device))
+            then(result)
+
+        self.do(name, events, learn)
+        pace.reset_peak(device)
+
+    def _done(self, image: np.ndarray, prompt: str, settings: Settings) -> set[str]:
+        """The stages that a drag of this session has already done for this one."""
+        done: set[str] = set()
+        for one in self.snapshots:
+            task, made = one.result.task, one.result.settings
+            if one.model == self.model and one.side == self.side:
+                done |= {"load"}
+                if task.prompt == prompt and np.array_equal(task.image, image):
+                    done |= {"encode"} | {s for s, of in DECIDED.items() if of(made) == of(settings)}
+        return done
 
     def _keep(self, result: Result, model, side, began) -> None:
         snapshot = Snapshot(result.light(), model, side, began)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dragnb import export, frames, panels
+from dragnb import export, frames, panels, preflight
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.panels import W, row
@@ -24,6 +24,10 @@ EXPORTS = {
     "ipynb": ("open as notebook", "notebook 00 with this drag as its parameters"),
 }
 THUMBNAIL = 96  # pixels
+PICKER_WIDTH, SETTINGS_WIDTH = (
+    "530px",
+    "425px",
+)  # side by side in a notebook, the one below the other on a phone
 ARRIVED = 1.0  # pixels from the target: nothing is left to drag
 
 
@@ -39,17 +43,20 @@ class Studio:
     """
 
     def __init__(self, what, model="clay", settings: Settings | None = None, side=None, store=None, out="."):
-        self.session, self.picker = Session(model, settings, store, side), Picker(what)
+        self.session = Session(model, settings, store, side)
         self.settings = panels.SettingsPanel(model, settings, side)
+        self.picker = Picker(what, notes=self._notes)
         self.result = panels.ResultPanel()
         self.travel = panels.TravelPanel(self.session.look, lambda step: self._try(self.branch, step))
         self.out = W.Text(value=str(out), description="folder")
         self._lock = threading.RLock()  # two threads may draw: the page's and the session's
         self._drawn: Snapshot | None = None
+        self._busy = ""
         self._stems: dict[Snapshot, str] = {}
         self._branch: tuple[Snapshot, int, np.ndarray] | None = None  # and the picture it was picked on
         self.widget = self._build()
         self.picker.on_change(self._picked)
+        self.settings.on_change(self.picker.refresh)
         self.session.on_change(self.refresh)
         self._picked()
         self.refresh()
@@ -58,8 +65,11 @@ class Studio:
         self.run_button = self._button("Run", "drag, in the background", self.run)
         self.stop_button = self._button("Stop", "keep what there is; again: at once", self.session.stop)
         self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
+        self.measure_button = self._button(
+            "measure", "two steps of each stage: what will a drag take?", self.measure
+        )
         self.begins, self.progress, self.message, self.strip = W.HTML(), W.HTML(), W.HTML(), row()
-        self.live = W.Image(format="jpeg", layout=W.Layout(width="300px"))
+        self.live = panels.picture("300px")
         self.exports = {
             kind: self._button(label, why, lambda kind=kind: self.export(kind))
             for kind, (label, why) in EXPORTS.items()
@@ -70,13 +80,14 @@ class Studio:
         )
         for k, title in enumerate(("result", "time travel", "export")):
             tabs.set_title(k, title)
-        buttons = row(self.run_button, self.stop_button, self.next_button, close)
-        pick = row(self.picker.widget, self.settings.widget)
-        now = row(self.progress, self.live)
-        return W.VBox([pick, self.begins, buttons, self.message, now, tabs, self.strip])
+        buttons = row(self.run_button, self.stop_button, self.next_button, self.measure_button, close)
+        now = [self.begins, buttons, self.message, self.progress, self.live]
+        left, right = self.picker.widget, W.VBox([self.settings.widget, *now])
+        left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
+        return W.VBox([row(left, right), tabs, self.strip])
 
     def _button(self, label: str, why: str, action):
-        button = W.Button(description=label, tooltip=why)
+        button = W.Button(description=label, tooltip=why, layout=W.Layout(width="auto"))
         button.on_click(lambda _: self._try(action))
         return button
 
@@ -90,11 +101,28 @@ class Studio:
 
     def run(self) -> None:
         """Drag what is picked, in the background; InputError says what is missing."""
-        task, session = self.picker.picks.task(), self.session
-        settings, model = self.settings.settings, self.settings.model
-        start = self._branch and self._branch[:2]
-        session.settings, session.model, session.side = settings, model, self.settings.side.value or None
-        session.run(task, start)
+        task, start = self.picker.picks.task(), self._branch and self._branch[:2]
+        self._take_settings()
+        self.session.run(task, start)
+
+    def measure(self) -> None:
+        """Find out, in the background, what a drag on this picture with these settings will take."""
+        self._take_settings()
+        self.session.measure(self.picker.picks.image)
+
+    def _take_settings(self) -> None:
+        session, panel = self.session, self.settings
+        session.settings, session.model, session.side = panel.settings, panel.model, panel.side.value or None
+
+    def _notes(self, picks) -> list[str]:
+        """What is said beside the canvas: of the picks, of the settings, and what the drag will take."""
+        session = self.session
+        try:
+            self._take_settings()
+            side = session.side or session.pace.side(session.model)
+            return preflight.notes(picks, session.settings, side) + session.notes(picks.image, picks.prompt)
+        except InputError as error:
+            return [*preflight.notes(picks), str(error)]
 
     def branch(self, step: int) -> None:
         """Pick the next drag on the picture as it was at this step of the shown one; Run begins at its latent."""
@@ -160,11 +188,14 @@ class Studio:
             busy, shown, snapshots = session.busy, session.shown, list(session.snapshots)
             said, problem, preview = session.said, session.problem, session.preview
         with self._lock:
-            self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
+            ended, self._busy = self._busy and not busy, busy
+            self.run_button.disabled = self.measure_button.disabled = bool(busy)
+            self.stop_button.disabled = not busy
             self.progress.value = panels.progress(events, bool(busy))
             self.message.value = panels.message(said, problem)
-            self.live.value = b"" if preview is None else frames.jpeg(preview)
-            self.live.layout.display = "" if busy and preview is not None else "none"
+            if busy != "drag":  # then it shows how the last one ended
+                preview = shown and shown.result.image
+            panels.put(self.live, b"" if preview is None else frames.jpeg(preview))
             if shown is not self._drawn:
                 self._drawn = shown
                 self.result.show(shown and shown.result)
@@ -172,6 +203,8 @@ class Studio:
             self.travel.refresh(looks)
             for k, snapshot in enumerate(snapshots[len(self.strip.children) :], len(self.strip.children) + 1):
                 self.strip.children = (*self.strip.children, self._thumbnail(k, snapshot))
+        if ended:  # what a drag takes is known better now
+            self.picker.refresh()
 
     def _thumbnail(self, k: int, snapshot: Snapshot):
         image = W.Image(value=frames.jpeg(snapshot.result.image, THUMBNAIL), format="jpeg")

@@ -44,7 +44,8 @@ class Worker:
     """Does one job at a time in the background and says how it goes.
 
     busy      the job's name; "" where there is none
-    progress  the last event of each of its stages, without its data; preview: the newest picture of it
+    began     the first event of each of its stages, without its data; progress: the last of each
+    preview   the newest picture of it
     said      what happened last, in a line; problem: the error that ended it, until the next job
     """
 
@@ -52,6 +53,7 @@ class Worker:
         self.lock = threading.RLock()
         self.busy, self.said = "", ""
         self.problem: Problem | None = None
+        self.began: dict[str, Event] = {}
         self.progress: dict[str, Event] = {}
         self.preview: np.ndarray | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -74,7 +76,8 @@ class Worker:
                 raise InputError("this studio is closed; make a new one")
             if self.busy:
                 raise InputError(f"a {self.busy} is being made; press Stop first, or wait for it")
-            self.busy, self.said, self.problem, self.preview, self.progress = name, "", None, None, {}
+            self.busy, self.said, self.problem, self.preview = name, "", None, None
+            self.began, self.progress = {}, {}
             self._stop.clear()
         self._begin(self._work, events, then)
 
@@ -152,6 +155,7 @@ class Worker:
         with self.lock:
             first = event.stage not in self.progress
             self.progress[event.stage] = replace(event, data=None, prepared=None)
+            self.began.setdefault(event.stage, self.progress[event.stage])
             self.preview = self.preview if image is None else image
         if first or event.i == event.n or now - self._told >= TELL_EVERY:
             self._tell()

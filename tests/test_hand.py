@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from dragnb.errors import InputError
-from dragnb.hand import CLOSEST, Hand, Window
+from dragnb.hand import Hand
 from dragnb.picks import Picks
+from dragnb.window import CLOSEST, Window
 
 
 @pytest.fixture
@@ -253,3 +254,22 @@ def test_the_arrow_keys_shift_the_chosen_point_and_else_the_view(hand):
     hand.window.zoom_by(2, 0, 0)
     hand.nudge(1, 0)
     assert hand.picks.points[1] == (149, 40) and hand.window.left == 7.5
+
+
+def test_two_fingers_zoom_and_push_what_they_hold_and_what_one_had_begun_is_taken_back(hand):
+    hand.tool = "brush"
+    drag(hand, (20, 20), (40, 20), lift=False)
+    hand.pinch([(100, 90), (200, 90)])
+    assert not hand.busy and not hand.picks.mask.any() and not hand.picks.can_undo
+    held = hand.window.on_picture(150, 90)
+
+    hand.pinch([(50, 100), (250, 100)])
+    assert hand.window.zoom == 2 and np.allclose(hand.window.on_picture(150, 100), held)
+
+    hand.pinch([(60, 100)])
+    assert hand.pinching and hand.window.zoom == 2, "the finger that is left does nothing"
+    hand.pinch([])
+    assert not hand.pinching
+    hand.pinch([(10, 10), (10, 10)])
+    hand.pinch([(10, 10), (10, 60)])
+    assert hand.window.zoom > 2, "two fingers at one place divide nothing by zero"

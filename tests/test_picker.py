@@ -1,13 +1,17 @@
 """The picker's widgets, by the messages a browser would send; runs under ipywidgets 7 and 8, without a browser."""
 
 import datetime
+import errno
 import io
 import json
+import os
 import threading
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dragnb.errors import InputError
 from dragnb.picker import Picker, Picks
@@ -152,6 +156,38 @@ def test_the_wheel_zooms_where_the_pointer_is(picker):
     assert picker.scale > 3 and np.allclose(picker.hand.window.on_picture(200, 100), place)
 
 
+def test_a_pinch_zooms_and_leaves_no_point(picker):
+    event(picker, "touch_start", touches=[{"x": 100, "y": 90}])
+    event(picker, "touch_start", touches=[{"x": 100, "y": 90}, {"x": 200, "y": 90}])
+    event(picker, "touch_move", touches=[{"x": 50, "y": 90}, {"x": 250, "y": 90}])
+    event(picker, "touch_end", touches=[{"x": 50, "y": 90}])
+    event(picker, "touch_move", touches=[{"x": 90, "y": 90}])
+    event(picker, "touch_end", touches=[])
+    assert picker.hand.window.zoom == 2 and picker.picks.points == [] and not picker.picks.can_undo
+
+    event(picker, "touch_start", touches=[{"x": 100, "y": 90}])
+    event(picker, "touch_end", touches=[])
+    assert len(picker.picks.points) == 1
+
+
+def test_tab_lets_the_canvas_go_and_changes_nothing(picker, monkeypatch):
+    let_go = []
+    monkeypatch.setattr(type(picker.easel.sheet), "blur", lambda sheet: let_go.append(sheet), raising=False)
+    mouse(picker, (20, 20), (60, 20))
+    key(picker, "Tab")
+    key(picker, "Tab", shift=True)
+    assert let_go == [picker.easel.sheet] * 2 and picker.picks.points == [(20, 20), (60, 20)]
+
+
+def test_two_pickers_on_one_page_share_nothing(picture):
+    one, other = Picker(picture, side=300), Picker(picture[:, ::-1], side=150)
+    mouse(one, (20, 20), (60, 20))
+    key(other, "b")
+    mouse(other, (100, 60), (120, 60))
+    assert one.picks.points == [(20, 20), (60, 20)] and not one.picks.mask.any()
+    assert other.picks.points == [] and other.picks.mask.any() and one.hand.tool == "points"
+
+
 def test_what_is_picked_and_what_is_doubtful_is_said_as_one_goes(picker):
     assert "0 pairs; click a handle" in picker.panel.text.value and "no mask" in picker.panel.text.value
     picker.notes = lambda picks: ["about 3 <s>"]
@@ -207,12 +243,10 @@ def uploaded(name, content):
 
 
 def test_a_picture_is_uploaded_again_and_again_and_undo_brings_the_old_one_back(picker, picture):
-    png = io.BytesIO()
-    Image.new("RGB", (40, 80), "red").save(png, "PNG")
     mouse(picker, (20, 20), (60, 20))
 
     for _ in range(2):
-        picker.panel.upload.set_trait("value", uploaded("red.png", png.getvalue()))
+        picker.panel.upload.set_trait("value", uploaded("red.png", png((40, 80))))
         assert picker.picks.size == (40, 80) and picker.picks.points == []
         assert (picker.easel.sheet.width, picker.easel.sheet.height) == (150, 300)
         assert "red.png is loaded" in picker.panel.text.value
@@ -221,15 +255,65 @@ def test_a_picture_is_uploaded_again_and_again_and_undo_brings_the_old_one_back(
     assert (picker.easel.sheet.width, picker.easel.sheet.height) == (300, 180)
 
 
-@pytest.mark.parametrize(
-    "name, content", [("a.txt", b"hello"), ("a.png", b""), ("a.zip", b"PK\x03\x04broken")]
-)
-def test_a_wrong_upload_is_answered_and_nothing_is_lost(picker, name, content):
+def png(size, mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def drag_zip(**files):
+    """A drag file that says its picture is 60×40, with other pictures in it."""
+    buffer = io.BytesIO()
+    task = {"schema": 1, "size": [60, 40], "pairs": [{"handle": [5, 5], "target": [9, 9]}]}
+    with zipfile.ZipFile(buffer, "w") as out:
+        for name, content in ({"task.json": json.dumps(task).encode()} | files).items():
+            out.writestr(name, content)
+    return buffer.getvalue()
+
+
+HUGE = png((10_000, 10_000), "1")  # a hundred megapixels in a few kilobytes
+WRONG = {
+    "a text file": ("a.txt", b"hello", "a.txt cannot be read as a picture"),
+    "an empty file": ("a.png", b"", "a.png is empty"),
+    "100 megapixels": ("a.png", HUGE, "image is 10000×10000 pixels; scale it down to 64 Mpx or fewer"),
+    "a broken drag file": ("a.zip", b"PK\x03\x04broken", "a.zip is neither a folder nor a whole zip file"),
+    "half a drag file": ("a.zip", drag_zip()[:90], "a.zip is neither a folder nor a whole zip file"),
+    "a drag file without its picture": ("a.zip", drag_zip(), "image.png"),
+    "a drag file for another size": ("a.zip", drag_zip(**{"image.png": png((90, 40))}), "60×40"),
+}
+
+
+@pytest.mark.parametrize("name, content, said", WRONG.values(), ids=WRONG)
+def test_a_wrong_upload_is_answered_in_one_line_and_nothing_is_lost(picker, picture, name, content, said):
     mouse(picker, (20, 20), (60, 20))
+    picker.picks.invert()
 
     picker.panel.upload.set_trait("value", uploaded(name, content))
 
-    assert f"{name} " in picker.panel.text.value and "<b>" in picker.panel.text.value
+    answer = picker.panel.text.value.split("<b>")[1].split("</b>")[0]
+    assert said in answer and "\n" not in answer and len(answer) < 200
+    assert picker.picks.points == [(20, 20), (60, 20)] and picker.picks.mask.all()
+    assert picker.picks.image is picture
+
+
+def test_a_huge_picture_is_refused_before_its_pixels_are_read(picker, monkeypatch):
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    picker.panel.upload.set_trait("value", uploaded("a.png", HUGE))
+    assert "10000×10000" in picker.panel.text.value and len(HUGE) < 20_000
+
+
+def test_a_full_disk_is_answered_when_saving_and_when_loading(picker, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mouse(picker, (20, 20), (60, 20))
+    picker.panel.path.value = str(tmp_path / "drag.zip")
+    monkeypatch.setattr(os, "fsync", full)
+    picker.panel.save.click()
+    assert "No space left on device" in picker.panel.text.value and not (tmp_path / "drag.zip").exists()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    picker.panel.upload.set_trait("value", uploaded("a.png", png((40, 40))))
+    assert "No space left on device" in picker.panel.text.value
     assert picker.picks.points == [(20, 20), (60, 20)]
 
 

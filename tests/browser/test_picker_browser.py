@@ -120,9 +120,19 @@ def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tm
     page.page.keyboard.press("Tab")
     page.button("save drag file")
     page.until(lambda: (tmp_path / "drag" / "task.json").exists())
-    page.upload(tmp_path / "notes.txt")
-    page.until(lambda: "notes.txt cannot be read as a picture" in page.ask("p.panel.text.value"))
-    assert page.ask("p.picks.points") == [[10, 20], [30, 40]]
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "broken.zip").write_bytes(b"PK broken")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    for name, said in {
+        "notes.txt": "notes.txt cannot be read as a picture",
+        "empty.png": "empty.png is empty",
+        "huge.png": "image is 10000×10000 pixels; scale it down",
+        "broken.zip": "broken.zip is neither a folder nor a whole zip file",
+    }.items():
+        page.upload(tmp_path / name)
+        page.until(lambda said=said: said in page.ask("p.panel.text.value"))
+        assert page.ask("p.picks.points") == [[10, 20], [30, 40]]
+    page.shot("picker-refused")
 
     page.upload(tmp_path / "red.png")
     page.until(lambda: page.ask("p.picks.size") == [60, 90])
@@ -133,6 +143,46 @@ def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tm
     page.button("load")
     page.until(lambda: page.ask("p.picks.size") == [384, 256])
     assert page.ask("p.picks.points") == [[10, 20], [30, 40]]
+    assert not page.errors
+
+
+def test_two_fingers_zoom_and_tab_leaves_the_canvas(notebook):
+    page = notebook(cell(), name="fingers.ipynb", has_touch=True)
+    page.fingers("touchStart", (100, 100))
+    page.fingers("touchStart", (100, 100), (200, 100))
+    page.fingers("touchMove", (50, 100), (250, 100))
+    page.fingers("touchEnd")
+    page.until(lambda: page.ask("p.hand.window.zoom") == 2 and not page.ask("p.hand.pinching"))
+    assert page.ask("p.picks.points") == []
+
+    page.key("0")
+    page.tap(100, 60, touch=True)
+    page.until(lambda: len(page.ask("p.picks.points")) == 1)
+    on_canvas = "() => document.activeElement.tagName === 'CANVAS'"
+    page.canvas.evaluate("c => c.focus()")
+    assert page.page.evaluate(on_canvas)
+    page.page.keyboard.press("Tab")
+    page.until(lambda: not page.page.evaluate(on_canvas))
+    page.page.keyboard.press("Tab")
+    after = "c => c.compareDocumentPosition(document.activeElement) & Node.DOCUMENT_POSITION_FOLLOWING"
+    assert page.canvas.evaluate(after), "it goes on to what follows the canvas"
+    assert not page.errors
+
+
+def test_two_pickers_at_once_keep_their_points_masks_and_pictures_apart(notebook):
+    page = notebook(cell(), cell().replace("p = ", "q = ").replace("\np", "\nq"), name="two.ipynb")
+    page.drag((100, 60), (180, 90))
+    page.until(lambda: len(page.ask("p.picks.points")) == 2)
+    page.canvas = page.page.locator(".jp-OutputArea canvas").nth(1)
+    page.canvas.scroll_into_view_if_needed()
+    page.button("brush", 1)
+    page.until(lambda: page.ask("q.hand.tool") == "brush")
+    page.drag((50, 150), (200, 150))
+    page.until(lambda: page.ask("bool(q.picks.mask.any()) and not q.hand.busy"))
+    page.until(lambda: abs(page.pixel(60, 240)[0] - dimmed(60)) < 6)
+    assert page.ask("[len(p.picks.points), bool(p.picks.mask.any()), p.hand.tool]") == [2, False, "points"]
+    assert page.ask("q.picks.points") == []
+    page.shot("picker-two")
     assert not page.errors
 
 

@@ -1,32 +1,15 @@
-"""The studio in a real browser: Chromium drives JupyterLab (and voila); what is asserted is the kernel's state."""
+"""The studio in a real browser, in JupyterLab and as an app; what is asserted is what the kernel holds."""
 
-import json
-import os
-import secrets
-import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from driver import PATIENCE, ROOT, SHOTS, free_port, served
 
-nbformat = pytest.importorskip("nbformat", reason="nbformat is missing: pip install 'dragnb[test]'")
-pytest.importorskip("jupyterlab", reason="JupyterLab is missing: pip install 'dragnb[notebooks]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is missing: pip install playwright"
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is missing: apt install chromium")
+pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "outputs" / "browser"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PATIENCE = 120  # seconds for a drag on the bundled model
+WIDE = {"width": 1400, "height": 1750}  # all of the studio
 STUDIO = """
 from dragnb import clay, config
 from dragnb.studio import Studio
@@ -35,162 +18,118 @@ task = clay.task(810001, "rabbit", "stretch").task
 {name} = Studio(task, "clay", quick, out="exports")
 {name}
 """
-OPEN = """async path => { const app = window.jupyterapp; await app.started;
-  const panel = await app.commands.execute('docmanager:open', {path});
-  await panel.context.ready; await panel.sessionContext.ready; await panel.sessionContext.session.kernel.info;
-  app.shell.activateById(panel.id); await app.commands.execute('notebook:run-all-cells'); }"""
-ASK = """async code => { const k = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-  let out = ''; const f = k.requestExecute({code, store_history: false});
-  f.onIOPub = m => { if (m.header.msg_type === 'stream') out += m.content.text;
-    if (m.header.msg_type === 'error') out += m.content.ename + ': ' + m.content.evalue; };
-  await f.done; return out; }"""
-CLOSE = "async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }"
 
 
-def until(condition, seconds=PATIENCE):
-    """Ask again until it is so; the last answer otherwise."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return answer
+def test_run_stop_travel_and_branch(notebook):
+    page = notebook(STUDIO.format(name="studio"), name="studio.ipynb", viewport=WIDE)
+    page.button("Run")
+    page.until(lambda: page.ask("getattr(studio.session.progress.get('drag'), 'i', 0)") > 3)
+    page.shot("studio-running")
+    page.button("Stop")
+    page.until(lambda: page.ask("studio.session.busy") == "")
+    assert page.ask("studio.session.shown.result.interrupted")
+
+    page.page.get_by_role("tab", name="time travel").click()
+    page.page.locator(".noUi-handle, .ui-slider-handle").last.focus()
+    page.page.keyboard.press("ArrowLeft")
+    page.page.keyboard.press("ArrowLeft")
+    page.page.get_by_text("cells to the targets").scroll_into_view_if_needed()
+    page.until(lambda: page.ask("studio.travel.step.value in studio.session.looks"))
+    page.shot("studio-travel")
+    page.button("branch from here")
+    page.until(lambda: "Run begins at step" in page.ask("studio.begins.value"))
+    page.button("Run")
+    page.until(lambda: page.ask("len(studio.session.snapshots)") == 2)
+    assert page.ask("studio.session.shown.began[0] is studio.session.snapshots[0]")
+    assert page.ask("studio.session.problem") is None
+    page.shot("studio-branched")
+    assert not page.errors
 
 
-def served(command, url, folder):
-    """Start a server and wait until it answers."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "DRAGNB_CACHE": str(folder / "cache")}
-    for name in ("CONFIG_DIR", "RUNTIME_DIR", "DATA_DIR"):
-        env[f"JUPYTER_{name}"] = str(folder / name.lower())
-    for name in ("SETTINGS", "WORKSPACES"):
-        env[f"JUPYTERLAB_{name}_DIR"] = str(folder / name.lower())
-    log = folder / "server.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(command, env=env, stdout=file, stderr=file, cwd=folder)
-
-    def answers():
-        assert process.poll() is None, log.read_text()
-        try:
-            return urllib.request.urlopen(url, timeout=1)
-        except urllib.error.HTTPError:
-            return True
-        except OSError:
-            return None
-
-    assert until(answers, 60), log.read_text()
-    return process
+FIRST = (
+    "from dragnb import clay\nfrom dragnb.studio import Studio",
+    'picture = clay.task(810001, "rabbit", "stretch").task.image',
+    'studio = Studio(picture, out="exports")\nstudio',
+)
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def test_a_first_drag_is_picked_run_and_exported_with_three_cells(notebook, lab):
+    page = notebook(*FIRST, name="first.ipynb", viewport=WIDE)
+    begin = time.monotonic()
+    page.drag((305, 88), (291, 130))
+    page.button("around the path")
+    page.until(lambda: page.ask("bool(studio.picker.picks.mask.any())"))
+    page.button("Run")
+    page.until(lambda: page.ask("len(studio.session.snapshots)") == 1)
+    page.portrait("studio")
+    page.page.get_by_role("tab", name="export").click()
+    page.button("picture")
+    page.until(lambda: (lab["root"] / "exports" / "drag-1.png").exists())
+    print(f"\na first drag, from the first click to the exported picture: {time.monotonic() - begin:.0f} s")
+    assert not page.errors
 
 
-@pytest.fixture(scope="module")
-def studio_browser():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+FULL = "setattr(__import__('os'), 'fsync', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left')))"
 
 
-@pytest.fixture(scope="module")
-def studio_lab(tmp_path_factory):
-    folder, port, token = tmp_path_factory.mktemp("lab"), free_port(), secrets.token_hex(8)
-    news = folder / "settings" / "@jupyterlab" / "apputils-extension"
-    news.mkdir(parents=True)
-    quiet = json.dumps({"fetchNews": "false", "checkForUpdates": False})
-    (news / "notification.jupyterlab-settings").write_text(quiet)
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}", "--no-browser"]
-    command += ["--allow-root", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
-    command += ["--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"]
-    base = f"http://127.0.0.1:{port}"
-    process = served(command, f"{base}/api/status?token={token}", folder)
-    yield SimpleNamespace(folder=folder, url=f"{base}/lab?reset&token={token}")
-    process.terminate()
-    process.wait(15)
+def test_what_is_pressed_at_the_wrong_time_is_answered_in_a_line_and_nothing_is_lost(notebook):
+    page = notebook(STUDIO.format(name="studio"), name="wrong.ipynb", viewport=WIDE)
+    page.tap(100, 400)
+    page.until(lambda: len(page.ask("studio.picker.picks.points")) == 3)
+    page.button("Run")
+    page.page.get_by_text("3 points are an odd number").first.wait_for()
+    page.button("undo")
+    page.until(lambda: len(page.ask("studio.picker.picks.points")) == 2)
+
+    page.button("Run")
+    page.button("Stop")
+    page.page.get_by_text("stopped; there was nothing to keep yet").wait_for()
+    page.page.locator(".jp-OutputArea").get_by_role("button", name="Run", exact=True).dblclick()
+    page.until(lambda: page.ask("[len(studio.session.snapshots), studio.session.busy]") == [1, ""])
+
+    page.ask(FULL)
+    page.page.get_by_role("tab", name="export").click()
+    page.button("picture")
+    page.page.get_by_text("cannot be written (No space left)").first.wait_for()
+    page.shot("studio-refused")
+    assert page.ask("[len(studio.session.snapshots), len(studio.picker.picks.points)]") == [1, 2]
+    assert not page.errors
 
 
-@pytest.fixture
-def open_page(studio_lab, studio_browser):
-    """Open a notebook of these cells and run it: the page, with `ask(code)` to the kernel."""
-    pages = []
-
-    def go(*sources):
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        name = f"studio{len(pages)}-{secrets.token_hex(4)}.ipynb"
-        nbformat.write(book, studio_lab.folder / name)
-        page = studio_browser.new_context(viewport={"width": 1400, "height": 1300}).new_page()
-        pages.append(page)
-        page.goto(studio_lab.url)
-        page.wait_for_function("() => window.jupyterapp")
-        page.evaluate(OPEN, name)
-        page.get_by_role("button", name="Run", exact=True).first.wait_for(timeout=60_000)
-        return page, lambda code: page.evaluate(ASK, code).strip()
-
-    yield go
-    for page in pages:
-        page.evaluate(CLOSE)
-        page.context.close()
+def test_two_studios_at_once(notebook):
+    cells = [STUDIO.format(name=name) for name in ("one", "two")]
+    page = notebook(*cells, name="two.ipynb", viewport=WIDE)
+    page.until(lambda: page.page.get_by_role("button", name="Run", exact=True).count() == 2)
+    page.button("Run", 0)
+    page.button("Run", 1)
+    done = "[[len(s.session.snapshots), s.session.problem and s.session.problem.line] for s in (one, two)]"
+    page.until(lambda: page.ask(done) == [[1, None], [1, None]])
 
 
-def click(page, name, which=0):
-    page.get_by_role("button", name=name, exact=True).nth(which).click()
-
-
-def shot(page, name):
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
-
-
-def test_run_stop_travel_and_branch(open_page):
-    page, ask = open_page(STUDIO.format(name="studio"))
-    click(page, "Run")
-    assert until(lambda: int(ask("print(getattr(studio.session.progress.get('drag'), 'i', 0))")) > 3)
-    shot(page, "studio_running")
-    click(page, "Stop")
-    assert until(lambda: ask("print(studio.session.busy or 'idle')") == "idle")
-    assert ask("print(studio.session.shown.result.interrupted)") == "True"
-
-    page.get_by_role("tab", name="time travel").click()
-    page.locator(".noUi-handle, .ui-slider-handle").last.focus()
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")
-    assert until(lambda: ask("print(studio.travel.step.value in studio.session.looks)") == "True")
-    shot(page, "studio_travel")
-    click(page, "branch from here")
-    assert until(lambda: "Run begins at step" in ask("print(studio.begins.value)"))
-    click(page, "Run")
-    assert until(lambda: ask("print(len(studio.session.snapshots))") == "2")
-    assert ask("print(studio.session.shown.began[0] is studio.session.snapshots[0])") == "True"
-    assert ask("print(studio.session.problem)") == "None"
-    shot(page, "studio_branched")
-
-
-def test_two_studios_at_once(open_page):
-    page, ask = open_page(STUDIO.format(name="one"), STUDIO.format(name="two"))
-    assert until(lambda: page.get_by_role("button", name="Run", exact=True).count() == 2)
-    click(page, "Run", 0)
-    click(page, "Run", 1)
-    both = "print(len(one.session.snapshots), len(two.session.snapshots), one.session.problem, two.session.problem)"
-    assert until(lambda: ask(both) == "1 1 None None"), ask(both)
-
-
-def test_voila_serves_the_studio(studio_browser, tmp_path):
+def test_the_app_of_make_app_picks_and_runs(chromium, tmp_path):
     pytest.importorskip("voila", reason="voila is missing: pip install 'dragnb[app]'")
-    book = nbformat.read(ROOT / "notebooks" / "10_studio.ipynb", 4)
-    book.cells = [cell for cell in book.cells if "lesson" not in cell.metadata.get("tags", [])]
-    nbformat.write(book, tmp_path / "app.ipynb")
+    lessons = ["--TagRemovePreprocessor.enabled=True", "--TagRemovePreprocessor.remove_cell_tags=lesson"]
+    convert = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--output-dir", tmp_path, *lessons]
+    subprocess.run([*convert, "--output", "app", ROOT / "notebooks" / "10_studio.ipynb"], check=True)
     port = free_port()
-    command = [sys.executable, "-m", "voila", "app.ipynb", "--no-browser", f"--port={port}"]
-    process = served([*command, "--Voila.ip=127.0.0.1"], f"http://127.0.0.1:{port}/voila/static/", tmp_path)
-    try:
-        page = studio_browser.new_context(viewport={"width": 1400, "height": 1300}).new_page()
-        page.goto(f"http://127.0.0.1:{port}")
-        click(page, "Run")
-        page.get_by_text("the tracker sees").wait_for(timeout=PATIENCE * 1000)
-        shot(page, "studio_voila")
+    url, options = f"http://127.0.0.1:{port}", ["--Voila.ip=127.0.0.1", f"--port={port}", "--no-browser"]
+    with served(["voila", "app.ipynb", *options], f"{url}/voila/static/", tmp_path):
+        page = chromium.new_context(viewport=WIDE).new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.goto(url)
+        page.get_by_text("1 pair; click a handle").wait_for()
+        page.get_by_role("button", name="clear points", exact=True).click()
+        page.get_by_text("0 pairs; click a handle").wait_for()
+        box = page.locator("canvas").first.bounding_box()
+        page.mouse.move(box["x"] + 0.60 * box["width"], box["y"] + 0.18 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.57 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
+        page.mouse.up()
+        page.get_by_text("1 pair; click a handle").wait_for()
+        page.get_by_label("lora_steps").fill("5")
+        page.get_by_label("lora_steps").press("Enter")
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_text("the tracker sees").wait_for()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / "studio-app.png", full_page=True)
         page.context.close()
-    finally:
-        process.terminate()
-        process.wait(15)

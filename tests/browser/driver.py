@@ -1,0 +1,173 @@
+"""What drives the browser: servers of their own, and a page with a notebook whose kernel can be asked."""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = ROOT / "outputs" / "browser"
+PATIENCE = 240  # seconds for anything that a busy machine may be slow with
+START = 300  # seconds for the server to answer for the first time
+FOLDERS = (
+    "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR",
+    "JUPYTERLAB_WORKSPACES_DIR", "DRAGNB_CACHE",
+)  # fmt: skip
+
+OPEN = """async ([path, run]) => {
+  const app = window.jupyterapp; await app.started;
+  const panel = await app.commands.execute('docmanager:open', {path});
+  await panel.context.ready; await panel.sessionContext.ready; await panel.sessionContext.session.kernel.info;
+  app.shell.activateById(panel.id);
+  if (run) await app.commands.execute('notebook:run-all-cells');
+  return panel.content.widgets.filter(c => c.model.type === 'code').flatMap(c => c.model.outputs.toJSON())
+    .filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue);
+}"""
+ASK = """async code => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const future = kernel.requestExecute({code, store_history: false}); let out = '';
+  future.onIOPub = m => {
+    if (m.header.msg_type === 'stream') out += m.content.text;
+    if (m.header.msg_type === 'error') out += m.content.ename + ': ' + m.content.evalue;
+  };
+  await future.done; return out;
+}"""
+PIXEL = "(c, [x, y]) => Array.from(c.getContext('2d').getImageData(x, y, 1, 1).data)"
+
+
+class Page:
+    """A notebook open in the browser: its page, its first canvas, and its kernel."""
+
+    def __init__(self, page, lab, name):
+        self.page, self.lab, self.name, self.errors = page, lab, name, []
+        self._touch = None
+        page.set_default_timeout(PATIENCE * 1000)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def open(self, run: bool = True) -> None:
+        self.page.goto(f"{self.lab['url']}/lab?reset&token={self.lab['token']}")
+        self.page.wait_for_function("() => window.jupyterapp")
+        assert not self.page.evaluate(OPEN, [self.name, run])
+        self.canvas = self.page.locator(".jp-OutputArea canvas").first
+        self.canvas.wait_for()
+        self.canvas.scroll_into_view_if_needed()
+        self.until(lambda: self.pixel(5, 5)[3] == 255)  # the picture is drawn
+
+    def save(self) -> None:
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+    def ask(self, expression: str):
+        """The value of an expression in the kernel."""
+        answer = self.page.evaluate(ASK, f"import json; print(json.dumps({expression}))")
+        try:
+            return json.loads(answer)
+        except ValueError:
+            raise AssertionError(f"{expression}: {answer}") from None
+
+    def until(self, right) -> None:
+        """Wait until `right()` is true; events take their time to the kernel and back."""
+        end = time.monotonic() + PATIENCE
+        while not right():
+            assert time.monotonic() < end, f"this never became true; the page says {self.says()}"
+            self.page.wait_for_timeout(100)
+
+    def says(self) -> list[str]:
+        """What the widgets say, each in its line."""
+        return self.page.locator("[role=status]").all_inner_texts()
+
+    def pixel(self, x: int, y: int) -> list[int]:
+        """Red, green, blue and alpha at a place of the canvas, in its own pixels."""
+        return self.canvas.evaluate(PIXEL, [int(x), int(y)])
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Where in the page a place of the canvas is."""
+        box, size = self.canvas.bounding_box(), self.canvas.evaluate("c => [c.width, c.height]")
+        return box["x"] + x * box["width"] / size[0], box["y"] + y * box["height"] / size[1]
+
+    def drag(self, start, end, steps: int = 25, touch: bool = False) -> None:
+        if not touch:
+            self.page.mouse.move(*self.at(*start))
+            self.page.mouse.down()
+            self.page.mouse.move(*self.at(*end), steps=steps)
+            self.page.mouse.up()
+            return
+        for k in range(steps + 1):
+            place = [a + (b - a) * k / steps for a, b in zip(start, end, strict=True)]
+            self.fingers("touchMove" if k else "touchStart", place)
+        self.fingers("touchEnd")
+
+    def fingers(self, kind: str, *places) -> None:
+        """A touch event with fingers at these places of the canvas."""
+        points = [dict(zip("xy", self.at(*place), strict=True)) for place in places]
+        self._touch = self._touch or self.page.context.new_cdp_session(self.page)  # one holds all fingers
+        self._touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def tap(self, x: float, y: float, touch: bool = False) -> None:
+        (self.page.touchscreen.tap if touch else self.page.mouse.click)(*self.at(x, y))
+
+    def button(self, name: str, which: int = 0) -> None:
+        buttons = self.page.locator(".jp-OutputArea").get_by_role("button", name=name, exact=True)
+        buttons.nth(which).click()
+
+    def upload(self, path: Path) -> None:
+        with self.page.expect_file_chooser() as chooser:
+            self.page.locator(".jp-OutputArea .widget-upload").click()
+        chooser.value.set_files(path)
+
+    def key(self, name: str) -> None:
+        self.canvas.evaluate("c => c.focus()")
+        self.page.keyboard.press(name)
+
+    def portrait(self, name: str) -> None:
+        """The widget alone, in few colours: small enough for a README."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        shown = self.page.locator(".jp-OutputArea-output").filter(has=self.page.locator("canvas")).first
+        with Image.open(io.BytesIO(shown.screenshot())) as picture:
+            picture.convert("RGB").quantize(160).save(SHOTS / f"{name}.png", optimize=True)
+
+    def shot(self, name: str) -> None:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def served(command: list[str], url: str, home: Path):
+    """A server, by its module and options, from when it answers at `url` until the block ends.
+
+    Settings, cache and log lie in `home`, so that nothing of the user's gets in.
+    """
+    env = os.environ | {name: str(home / name.lower()) for name in FOLDERS}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    log, end = home / "server.log", time.monotonic() + START
+    with log.open("w") as out:
+        server = subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=home, stdout=out, stderr=out)
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=10)
+                break
+            except urllib.error.HTTPError:  # it answers
+                break
+            except OSError as error:
+                if server.poll() is not None or time.monotonic() > end:
+                    raise AssertionError(f"{command[0]} does not answer: {log.read_text()}") from error
+                time.sleep(0.2)
+        yield
+    finally:
+        server.terminate()
+        server.wait(15)
