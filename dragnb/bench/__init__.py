@@ -27,6 +27,7 @@ from pathlib import Path
 from dragnb import sd, sources
 from dragnb.bench import crew
 from dragnb.bench.beside import BESIDE
+from dragnb.bench.export import load
 from dragnb.bench.identity import describe, seed_of
 from dragnb.bench.ledger import Ledger, about, picture_path, read
 from dragnb.bench.trial import Plan, Unit
@@ -35,7 +36,7 @@ from dragnb.errors import InputError
 from dragnb.prepare import versions
 from dragnb.store import Store
 
-__all__ = ["BESIDE", "Progress", "about", "facts", "picture_path", "read", "row", "run", "seed_of", "table"]
+__all__ = ["BESIDE", "Progress", "about", "facts", "load", "picture_path", "read", "row", "run", "seed_of", "table"]
 
 
 @dataclass(frozen=True)
