@@ -616,6 +616,21 @@ def test_no_scheduler_is_said_plainly(bench_command, drags, capsys, monkeypatch)
     assert "--dask tcp://nowhere:1: no scheduler answers there (timed out)" in capsys.readouterr().err
 
 
+def test_another_run_has_another_folder_and_the_same_the_same(smoke, tmp_path):
+    one = {"floor": stand.floor}
+    place = bench.folder(tmp_path, one, smoke, stand.judge, data="noise")
+
+    assert place.parent == tmp_path and not place.exists()
+    assert place == bench.folder(tmp_path, dict(one), smoke, stand.judge, data="noise")
+    others = [
+        bench.folder(tmp_path, one | {"more": stand.floor}, smoke, stand.judge, data="noise"),
+        bench.folder(tmp_path, one, smoke, None, data="noise"),
+        bench.folder(tmp_path, one, smoke, stand.judge, side=32, data="noise"),
+        bench.folder(tmp_path, one, smoke, stand.judge, data="clay"),
+    ]
+    assert len({place, *others}) == 5
+
+
 def sorted_records(out):
     return sorted(bench.read(out), key=lambda r: (r["sample"], r["setting"]))
 

@@ -36,7 +36,10 @@ from dragnb.errors import InputError
 from dragnb.prepare import versions
 from dragnb.store import Store
 
-__all__ = ["BESIDE", "Progress", "about", "facts", "load", "picture_path", "read", "row", "run", "seed_of", "table"]
+__all__ = [
+    *("BESIDE", "Progress", "about", "facts", "folder", "load"),
+    *("picture_path", "read", "row", "run", "seed_of", "table"),
+]
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,14 @@ def _run(samples, plan: Plan, out, data: str, crew_of, retry_failed: bool) -> It
                 left = seconds / (len(done) - before) * (len(wanted) - len(done))
                 yield Progress(record, len(done), len(wanted), failed, seconds, left)
         ledger.tidy()
+
+
+def folder(
+    parent: str | os.PathLike, settings: dict, model="clay", score=None, side=None, data: str = ""
+) -> Path:
+    """A place in `parent` for the run of these arguments, named after them: another run has another."""
+    plan = _plan(settings, parent, model, score, None, side, 1, False)
+    return Path(parent) / Store.key(run=_about(plan, data))[:8]
 
 
 def facts(record: dict) -> dict:
