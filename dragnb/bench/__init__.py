@@ -37,8 +37,18 @@ from dragnb.prepare import versions
 from dragnb.store import Store
 
 __all__ = [
-    *("BESIDE", "Progress", "about", "facts", "folder", "load"),
-    *("picture_path", "read", "row", "run", "seed_of", "table"),
+    "BESIDE",
+    "Progress",
+    "about",
+    "facts",
+    "folder",
+    "load",
+    "picture_path",
+    "read",
+    "row",
+    "run",
+    "seed_of",
+    "table",
 ]
 
 
