@@ -21,7 +21,7 @@ LAYERS = {
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),
     "world": ("clay",),
-    "score": ("score", "baselines"),
+    "score": ("score", "summary", "baselines"),
 }
 MAY_IMPORT = {
     "ground": {"ground"},
