@@ -17,10 +17,10 @@ from dragnb.clay.oracle import locate
 from dragnb.clay.tasks import ClayTask
 from dragnb.errors import InputError
 from dragnb.prepare import versions
-from dragnb.summary import HIGHEST_PSNR, METRICS, Interval, Metric, bootstrap, summarise
+from dragnb.summary import HIGHEST_PSNR, METRICS, Interval, Metric, agreement, bootstrap, load, summarise
 from dragnb.task import DragTask, check_image
 
-__all__ = ["METRICS", "Interval", "Judge", "Metric", "bootstrap", "summarise"]
+__all__ = ["METRICS", "Interval", "Judge", "Metric", "agreement", "bootstrap", "load", "summarise"]
 
 VERSION = 1  # of what the figures mean; raise it with any change to them
 DAI_RADII = (1, 10, 20)
@@ -131,6 +131,7 @@ class Judge:
         return {
             "oracle_distance": verdict.distance,
             "moved": verdict.moved,
+            "oracle_residual": verdict.residual,
             "truth_psnr": _psnr(image, clay.picture_after),
             "truth_if": None
             if weights is None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
-from dragnb.errors import InputError
+from dragnb.errors import InputError, did_you_mean
 
 HIGHEST_PSNR = 99.0  # dB: where nothing differs, a figure that a mean and a JSON file can hold
 
@@ -44,6 +46,11 @@ METRICS = {
         "px", -1, "clay only: from where the content truly went to the target, mean of pairs"
     ),
     "moved": Metric("", 1, "clay only: fraction of the way that the content truly went"),
+    "oracle_residual": Metric(
+        "grey levels",
+        -1,
+        "clay only: to the nearest pose's picture; where it is large the two above mean little",
+    ),
     "truth_psnr": Metric("dB", 1, "clay only: PSNR against the true picture, at most 99"),
     "truth_if": Metric("", 1, "clay only: 1 - LPIPS against the true picture"),
 }
@@ -62,7 +69,7 @@ def bootstrap(values, statistic=np.mean, groups=None, level=0.95, draws=2000, se
     """A percentile bootstrap (Efron 1979): the statistic of the values, and of samples drawn with replacement.
 
     values     (n, ...), resampled along the first axis
-    statistic  from such an array to a number
+    statistic  from such an array to a number; draws in which it is NaN are left out
     groups     (n,) labels: values of one label are drawn together. Pairs of one picture succeed and fail together, so
                figures over pairs are resampled by pictures
     """
@@ -83,8 +90,10 @@ def bootstrap(values, statistic=np.mean, groups=None, level=0.95, draws=2000, se
         drawn = values[chosen].mean(axis=1)
     else:
         drawn = [statistic(values[np.concatenate([members[k] for k in row])]) for row in chosen]
-    tail = (1 - level) / 2
-    return Interval(float(statistic(values)), *map(float, np.quantile(drawn, [tail, 1 - tail])))
+    tail, value = (1 - level) / 2, float(statistic(values))
+    if math.isnan(value):
+        return Interval(value, value, value)
+    return Interval(value, *map(float, np.nanquantile(drawn, [tail, 1 - tail])))
 
 
 def summarise(records, level=0.95, draws=2000, seed=0) -> list[dict]:
@@ -128,3 +137,58 @@ def _of_sums(sums) -> float:
     """The mean over all pairs, from each picture's sum and count."""
     total, count = sums.sum(0)
     return total / count
+
+
+def agreement(
+    records, metric: str, against: str = "oracle_distance", level=0.95, draws=2000, seed=0
+) -> Interval:
+    """Does a metric put settings in the order in which another puts them? Spearman's rank correlation of their means.
+
+    1: the same order from best to worst; -1: the reverse. Both are turned so that more is better (`METRICS`). Only
+    pictures on which every setting has both figures count; they are resampled for the interval. NaN where fewer than
+    three settings are left, or one of the two metrics tells none of them apart.
+    """
+    for name in (metric, against):
+        if name not in METRICS or not METRICS[name].better:
+            known = [key for key, meaning in METRICS.items() if meaning.better]
+            raise InputError(
+                f"metric = {name!r} orders nothing{did_you_mean(name, known)}; use one of {known}"
+            )
+    of = {(r["sample"], r["setting"]): [r.get(metric), r.get(against)] for r in records if not r.get("error")}
+    settings = list(dict.fromkeys(setting for _, setting in of))
+    samples = sorted({sample for sample, _ in of}, key=str)
+    table = np.array([[of.get((s, k), [None, None]) for k in settings] for s in samples], dtype=np.float64)
+    table = table[np.isfinite(table).all(axis=(1, 2))] if table.size else table
+    if len(settings) < 3 or not len(table):
+        return Interval(math.nan, math.nan, math.nan)
+    signs = METRICS[metric].better, METRICS[against].better
+    return bootstrap(table * signs, _spearman, None, level, draws, seed)
+
+
+def _spearman(table) -> float:
+    """Of (pictures, settings, 2): the correlation of the two rankings of the settings' means."""
+    one, other = rankdata(table.mean(0).round(9), axis=0).T
+    return float(np.corrcoef(one, other)[0, 1]) if min(np.ptp(one), np.ptp(other)) else math.nan
+
+
+def load(path) -> list[dict]:
+    """The records of a committed table, a csv of sample, category, setting and figures; InputError where it is none.
+
+    Empty cells are None; lists, as `md_pairs`, are numbers with spaces between. Columns that are no metric stay text.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or not {"sample", "setting"} <= set(rows[0]):
+            raise InputError(f"{path}: the table needs the columns sample and setting, and a row")
+        return [{key: _cell(key, value) for key, value in row.items()} for row in rows]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a table of figures ({error})") from error
+
+
+def _cell(key, text):
+    if key not in METRICS:
+        return text
+    if key == "md_pairs":
+        return [float(number) for number in (text or "").split()]
+    return float(text) if text else None

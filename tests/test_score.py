@@ -59,7 +59,7 @@ def test_every_key_is_there_with_a_number_a_list_or_nothing_and_json_takes_it(ju
     assert list(figures) == list(score.METRICS)
     assert {key for key, value in figures.items() if value is None} == {
         *("if", "if_inside", "if_outside"),
-        *("oracle_distance", "moved", "truth_psnr", "truth_if"),
+        *("oracle_distance", "moved", "oracle_residual", "truth_psnr", "truth_if"),
     }
     assert {type(value) for value in figures.values()} == {float, int, list, type(None)}
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
@@ -188,7 +188,9 @@ def test_the_truth_marks_itself_best_and_no_edit_as_unmoved(judge):
         0, abs=0.05
     )
     assert true["truth_psnr"] == still["rest_psnr"] == score.HIGHEST_PSNR
-    assert still["truth_psnr"] < 40
+    assert still["truth_psnr"] < 40 and still["oracle_residual"] < 1
+    ruined = judge(255 - clay.task.image, clay.task, "ruined", clay)
+    assert ruined["oracle_residual"] > 30, "like no pose of this scene"
 
 
 def test_what_it_is_made_with_can_be_written_down(judge, smoke):
@@ -352,3 +354,59 @@ def test_order_changes_no_row_failures_are_left_out_and_settings_stay_apart():
     assert rows == again and {key[0] for key in rows} == {"full", "none"}
     assert rows["full", "md", "pooled"]["n"] == 13 and rows["full", "if", "per-image"]["n"] == 12
     assert rows["full", "md", "pooled"]["high"] < 100
+
+
+# whether a metric orders settings as another does
+
+
+def ordered(n=20, flip=1.0):
+    """Records of four settings, truly 40, 30, 20 and 10 px off; md says the same, or (flip = -1) the reverse."""
+    rng = np.random.default_rng(0)
+    return [
+        record(f"s{k}", [25 + flip * (true - 25) + rng.normal()], name, oracle_distance=true + rng.normal())
+        for k in range(n)
+        for name, true in (("none", 40.0), ("few", 30.0), ("some", 20.0), ("full", 10.0))
+    ]
+
+
+def test_a_metric_that_orders_as_the_truth_agrees_and_its_reverse_does_not():
+    assert score.agreement(ordered(), "md") == (1, 1, 1)
+    assert score.agreement(ordered(flip=-1), "md").value == -1
+    turned = [r | {"truth_psnr": 60 - r["oracle_distance"]} for r in ordered()]
+    assert score.agreement(turned, "truth_psnr").value == 1, "more is better there"
+
+
+def test_agreement_counts_pictures_that_every_setting_has_and_says_when_there_is_none():
+    records = ordered(6)
+    spoilt = [*records, record("s99", [1e6], "none", oracle_distance=0.0)]
+    failed = [r | ({"error": "no"} if r["sample"] == "s0" and r["setting"] == "few" else {}) for r in records]
+
+    assert score.agreement(spoilt, "md") == score.agreement(failed, "md") == (1, 1, 1)
+    assert math.isnan(score.agreement(records[:2], "md").value), "two settings"
+    assert math.isnan(score.agreement([r | {"md": 5.0} for r in records], "md").value), "tells none apart"
+    assert math.isnan(score.agreement(records, "if").value), "never measured"
+    with pytest.raises(InputError, match="metric = 'mdd' orders nothing; did you mean 'md'"):
+        score.agreement(records, "mdd")
+
+
+def test_a_committed_table_comes_back_as_the_records_it_was_made_from(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "sample,category,setting,md,pairs,md_pairs,if,seconds\n"
+        "a,things,full,15.0,2,10.0 20.0,,3.5\nb,things,full,5.0,1,5.0,0.9,3.5\n"
+    )
+    records = score.load(path)
+
+    assert records[0]["if"] is None and records[0]["md_pairs"] == [10, 20] and records[1]["if"] == 0.9
+    rows = {(r["metric"], r["kind"]): r["value"] for r in score.summarise(records)}
+    assert rows["md", "pooled"] == pytest.approx(35 / 3) and rows["if", "per-image"] == 0.9
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "sample,setting,md\na,full,much\n", "sample,setting\n"])
+def test_what_is_no_table_is_named(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"table\.csv"):
+        score.load(path)
+    with pytest.raises(InputError, match=r"none\.csv cannot be read"):
+        score.load(tmp_path / "none.csv")
