@@ -188,7 +188,7 @@ def test_the_truth_marks_itself_best_and_no_edit_as_unmoved(judge):
         0, abs=0.05
     )
     assert true["truth_psnr"] == still["rest_psnr"] == score.HIGHEST_PSNR
-    assert still["truth_psnr"] < 40 and still["oracle_residual"] < 1
+    assert still["truth_psnr"] < 40 and still["oracle_residual"] < 3
     ruined = judge(255 - clay.task.image, clay.task, "ruined", clay)
     assert ruined["oracle_residual"] > 30, "like no pose of this scene"
 
