@@ -69,8 +69,7 @@ def describe(
     """The picture's features, (1, c, h, w) float32 on the model's device: the mean over `ensemble` draws of noise.
 
     image   uint8 (height, width, 3), shown at its own size; with `side`, at side x side, by nearest pixels
-    seed    of the noise, drawn on the CPU. Give two pictures that are compared different ones, as the published script
-            does: noise that both share says "the same place" and draws the match there
+    seed    of the noise, drawn on the CPU; the published script gives two pictures that are compared different noise
     sample  draw each latent from the autoencoder's distribution, as published; False takes its mean
     """
     place = place or suited(model)

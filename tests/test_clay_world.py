@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dragnb.clay.kinds import FAMILIES, POSES
-from dragnb.clay.oracle import locate
+from dragnb.clay.oracle import locate, places
 from dragnb.clay.scene import KINDS, RESERVED_SEED, Scene, sample
 from dragnb.clay.solids import Solid, front, normals, rotation
 from dragnb.clay.tasks import EDITS, MAX_DRAG, MIN_DRAG, task, tasks
@@ -175,3 +175,15 @@ def test_a_point_of_a_part_lies_where_the_part_is_drawn():
 def test_a_scene_of_an_unknown_kind_cannot_be_made():
     with pytest.raises(InputError, match="kind: 'cow'"):
         Scene("cow", "red", "blue", "blue", "green", 1.0, {})
+
+
+def test_the_oracle_places_every_pair_of_a_task():
+    clay = task(830_002, "rabbit", "move", pairs=3)
+    there, here = places(clay, clay.after), places(clay, clay.before)
+    assert np.abs(there - clay.task.targets).max() < 0.01 and np.abs(here - clay.task.handles).max() < 0.01
+    true, still = locate(clay, clay.picture_after), locate(clay, clay.task.image)
+    assert true.distances.shape == (3,) and true.distances.max() < 1.5
+    lengths = np.hypot(*(clay.task.targets - clay.task.handles).T)
+    assert still.distances == pytest.approx(lengths, abs=1)
+    assert still.distance == pytest.approx(still.distances.mean())
+    assert true.moved == pytest.approx(1, abs=0.03) and still.moved == pytest.approx(0, abs=0.03)

@@ -22,7 +22,7 @@ LAYERS = {
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand", "window"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio", "report"),
     "world": ("clay",),
-    "score": ("score", "baselines"),
+    "score": ("score", "summary", "baselines"),
 }
 MAY_IMPORT = {
     "ground": {"ground"},

@@ -70,3 +70,34 @@ def test_distances_between_points():
     assert metrics.pck(found, wanted, radius=1) == 0.5
     with pytest.raises(InputError, match="two lists"):
         metrics.mean_distance(found, wanted[:1])
+
+
+def test_dai_by_hand_and_pixels_beyond_either_picture_do_not_count():
+    before, after = np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)
+    after[4, 4] = 255  # one white pixel: a squared difference of 3 over the colours
+    assert metrics.dai(before, after, [[2, 2]], [[4, 4]], 0) == 3
+    assert metrics.dai(before, after, [[2, 2]], [[4, 4]], 1) == pytest.approx(3 / 9)
+    assert metrics.dai(before, after, [[2, 2], [1, 1]], [[4, 4], [7, 1]], 1) == pytest.approx(3 / 9 / 2)
+    assert metrics.dai(before, after, [[0, 8]], [[4, 4]], 1) == pytest.approx(3 / 4), "a corner leaves 2 x 2"
+    assert metrics.dai(before, after, [[2, 2]], [[4.4, 3.6]], 20) == pytest.approx(3 / 7**2)
+    with pytest.raises(InputError, match="radius = -1"):
+        metrics.dai(before, after, [[2, 2]], [[4, 4]], -1)
+
+
+def test_a_patch_that_was_carried_over_unchanged_has_no_dai(image):
+    moved = np.roll(image, (3, 5), (0, 1))
+    assert metrics.dai(image, moved, [[12, 10]], [[17, 13]], 4) == 0
+    assert metrics.dai(image, moved, [[12, 10]], [[16, 13]], 4) > 0
+
+
+def test_discs_are_regiondrags_pixel_by_pixel():
+    handles, targets, size = [[4, 5], [20, 3]], [[4, 6], [6, 21]], (33, 25)
+
+    found = metrics.discs(handles, targets, size)
+
+    for k, (handle, target) in enumerate(zip(handles, targets, strict=True)):
+        radius = max(5, math.dist(handle, target) / math.sqrt(2))
+        for y in range(size[1]):
+            for x in range(size[0]):
+                near = min(math.dist((x, y), handle), math.dist((x, y), target)) < radius
+                assert found[k, y, x] == near, (k, x, y)
