@@ -128,11 +128,11 @@ class Page:
         self.page.keyboard.press(name)
 
     def portrait(self, name: str) -> None:
-        """The widget alone, in few colours: small enough for a README."""
+        """The widget alone, for a README; with fewer colours the points would lose theirs."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         shown = self.page.locator(".jp-OutputArea-output").filter(has=self.page.locator("canvas")).first
         with Image.open(io.BytesIO(shown.screenshot())) as picture:
-            picture.convert("RGB").quantize(160).save(SHOTS / f"{name}.png", optimize=True)
+            picture.convert("RGB").save(SHOTS / f"{name}.png", optimize=True)
 
     def shot(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
