@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dragnb import bench
+from dragnb import bench, score
 from dragnb.bench import __main__ as command
 from dragnb.bench import ledger, trial
 from dragnb.errors import InputError
@@ -631,21 +631,6 @@ def test_another_run_has_another_folder_and_the_same_the_same(smoke, tmp_path):
     assert len({place, *others}) == 5
 
 
-def sorted_records(out):
-    return sorted(bench.read(out), key=lambda r: (r["sample"], r["setting"]))
-
-
-def test_a_committed_table_gives_its_lists_back_and_another_file_is_refused(tmp_path):
-    good, bad = tmp_path / "a.csv", tmp_path / "b.csv"
-    good.write_text("sample,category,setting,md,md_pairs\ns,c,full,1.5,1 2\nt,c,full,,\n")
-    bad.write_text("a,b\n1,2\n")
-
-    assert bench.load(good)["md_pairs"].tolist() == [[1.0, 2.0], []]
-    for path in (bad, tmp_path / "none.csv"):
-        with pytest.raises(InputError, match="no table of a run"):
-            bench.load(path)
-
-
 def test_the_exported_table_is_sorted_small_and_says_where_it_comes_from(go, tmp_path, capsys):
     go(stand.samples(2)[::-1], {"flaky": stand.Flaky("/nowhere"), "floor": stand.floor}, data="noise")
 
@@ -661,8 +646,10 @@ def test_the_exported_table_is_sorted_small_and_says_where_it_comes_from(go, tmp
     assert (
         list(told["failed"]) == ["s/01 / flaky"] and told["processor"] and len(told["samples_digest"]) == 64
     )
-    table = bench.load(tmp_path / "small.csv")
-    marks = [r["metrics"]["mark"] for r in sorted_records(go.out) if not r["error"]]
-    assert table["mark"].tolist() == pytest.approx(marks, rel=1e-4)
+    table = score.load(tmp_path / "small.csv")
+    whole = sorted(
+        (r for r in bench.read(go.out) if not r["error"]), key=lambda r: (r["sample"], r["setting"])
+    )
+    assert [row["setting"] for row in table] == [r["setting"] for r in whole]
     assert command.main(["export", str(go.out), "small.txt"]) == 2
     assert "must end in .csv" in capsys.readouterr().err

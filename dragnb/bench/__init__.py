@@ -27,7 +27,6 @@ from pathlib import Path
 from dragnb import sd, sources
 from dragnb.bench import crew
 from dragnb.bench.beside import BESIDE
-from dragnb.bench.export import load
 from dragnb.bench.identity import describe, seed_of
 from dragnb.bench.ledger import Ledger, about, picture_path, read
 from dragnb.bench.trial import Plan, Unit
@@ -42,7 +41,6 @@ __all__ = [
     "about",
     "facts",
     "folder",
-    "load",
     "picture_path",
     "read",
     "row",

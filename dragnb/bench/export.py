@@ -41,21 +41,6 @@ def export(out: str | os.PathLike, path: str | os.PathLike) -> tuple[Path, Path]
     return path, beside
 
 
-def load(path: str | os.PathLike):
-    """The table that `export` wrote as a pandas DataFrame; figures over pairs are lists again."""
-    import pandas
-
-    try:
-        found = pandas.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no table of a run ({error}); write one with `bench export`") from None
-    if not {"sample", "category", "setting"} <= set(found.columns):
-        raise InputError(f"{path}: no table of a run, it lacks sample, category and setting")
-    for name in found.columns[found.columns.str.endswith("_pairs")]:
-        found[name] = [[float(v) for v in str(cell).split()] for cell in found[name].fillna("")]
-    return found
-
-
 def _row(record: dict) -> dict:
     figures = record["metrics"] | record["drag"] | {"seconds": record["measured"].get("seconds")}
     head = {name: record[name] for name in ("sample", "category", "setting")}
