@@ -132,7 +132,11 @@ class _Trained:
             )
         self.params, self.stacks, shapes, heeded = [], [], {}, lean.projections(model.unet)
         for layer in layers:
-            base, down, up = layer.base_layer.weight, layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            base, down, up = (
+                layer.base_layer.weight,
+                layer.lora_A[ADAPTER].weight,
+                layer.lora_B[ADAPTER].weight,
+            )
             small = max(base.shape) <= MERGED_WIDTH * len(down)
             if layer in heeded and base.dtype == torch.float32 and small:
                 shapes.setdefault(tuple(base.shape), []).append((layer, base, down, up))
