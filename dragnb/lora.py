@@ -25,7 +25,7 @@ PREFIX = "unet."
 OTHER_NAMES = {".lora_A.weight": DOWN, ".lora_B.weight": UP}  # the peft spelling of the same file
 STRIPPED = ("module.", "_orig_mod.")  # left in names by DataParallel and torch.compile
 WEIGHT_DECAY = 1e-2
-MERGED_WIDTH = 8  # of a layer, in ranks: up to here one product with W + up @ down is cheaper than three
+MERGED_WIDTH = 256  # channels of a layer: up to here one product with W + up @ down is cheaper than three
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,10 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
     fused = model.device.type in ("cpu", "cuda")
     optimiser = torch.optim.AdamW(trained.params, settings.lora_lr, weight_decay=WEIGHT_DECAY, fused=fused)
     generator = torch.Generator().manual_seed(settings.seed + 1)
+    levels = settings.t + 1 if settings.lora_t == "used" else len(model.abar)
     scale = sd.grad_scale(model)
     for step in range(1, settings.lora_steps + 1):
-        z, t, target = _draw(model, z_dist, settings.lora_batch, generator)
+        z, t, target = _draw(model, z_dist, settings.lora_batch, generator, levels)
         with torch.enable_grad(), sd.memory_errors("lora_batch or the picture's side"), trained.merged():
             loss = (sd.predict(model, z, t, cond) - target).square().mean()
             grads = torch.autograd.grad(loss * scale, trained.params)
@@ -137,7 +138,7 @@ class _Trained:
                 layer.lora_A[ADAPTER].weight,
                 layer.lora_B[ADAPTER].weight,
             )
-            small = max(base.shape) <= MERGED_WIDTH * len(down)
+            small = max(base.shape) <= MERGED_WIDTH
             if layer in heeded and base.dtype == torch.float32 and small:
                 shapes.setdefault(tuple(base.shape), []).append((layer, base, down, up))
             else:
@@ -166,13 +167,13 @@ class _Trained:
                 del layer.merged_weight
 
 
-def _draw(model: sd.Model, z_dist, batch: int, generator: torch.Generator):
-    """A training batch: noised latents, their timesteps, and what the model should answer (noise or v)."""
+def _draw(model: sd.Model, z_dist, batch: int, generator: torch.Generator, levels: int):
+    """A training batch at the first `levels` timesteps: noised latents, timesteps, the right answers (noise or v)."""
     mean, std = (part.float().cpu() for part in z_dist)
     shape = (batch, *mean.shape[1:])
     clean = mean + std * torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
-    t = torch.randint(0, len(model.abar), (batch,), generator=generator)
+    t = torch.randint(0, levels, (batch,), generator=generator)
     signal = model.abar[t].sqrt().view(-1, 1, 1, 1)
     rest = (1 - model.abar[t]).sqrt().view(-1, 1, 1, 1)
     target = noise if model.prediction_type == "epsilon" else signal * noise - rest * clean

@@ -15,7 +15,7 @@ LAYERS = {
         *("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile"),
         *("unpickle", "archive", "layouts", "dragbench"),
     ),
-    "model": ("sd", "sources", "weights"),
+    "model": ("sd", "sources", "weights", "lean"),
     "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
     "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),

@@ -119,6 +119,16 @@ def test_half_precision_weights_train_a_float32_adapter(smoke_folder, z, dtype):
     assert sum(losses[-8:]) < 0.98 * sum(losses[:8])
 
 
+def test_only_the_timesteps_of_the_edit_are_learned_where_so_set(smoke, z, cond, monkeypatch):
+    seen, original = [], sd.predict
+    monkeypatch.setattr(sd, "predict", lambda m, z, t, c: seen.extend(t.tolist()) or original(m, z, t, c))
+    for lora_t in ("all", "used"):
+        settings = Settings(lora_steps=15, lora_rank=1, lora_t=lora_t, strength=0.4)
+        with lora.attached(smoke, settings):
+            list(lora.finetune(smoke, (z, torch.zeros_like(z)), cond, settings))
+    assert settings.t == 381 and max(seen[60:]) <= 381 < max(seen[:60]) and len(seen) == 120
+
+
 def test_stopping_early_keeps_what_was_learned(smoke, z, cond):
     settings = Settings(lora_steps=50, lora_rank=2, lora_batch=1)
     with lora.attached(smoke, settings):
