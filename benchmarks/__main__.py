@@ -1,4 +1,4 @@
-"""Measure an edit: `python -m benchmarks [--model clay] [--side 256] [--compare] [--out FOLDER]`.
+"""Measure an edit: `python -m benchmarks [--model clay] [--side 256] [--compare] [--curves] [--out FOLDER]`.
 
 Every stage of a first edit and of a second drag on the same picture: seconds (median over `--repeats` after one
 warm-up), passes through the U-Net, FLOPs and what part of the device's own matrix rate they ran at, peak memory.
@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import ours, public, shapes
+from benchmarks import curves, ours, public, shapes
 from benchmarks.meter import Cost, matrix_rate
 from dragnb import sd
+from dragnb.clay import tasks as clay_tasks
 from dragnb.config import profile
 from dragnb.task import DragTask
 
@@ -39,6 +40,12 @@ def a_task(width: int, height: int, pairs: int = 1, reach: float = 0.5) -> DragT
     handles = np.stack([np.full(pairs, width * 0.4), rows], 1)
     far = width / 4 * reach + 0.37  # no whole number of cells, so that no tracker ends a run early
     return DragTask(image, handles, handles + [far, 0], mask, "a red cat on green ground")
+
+
+def two_drags(seed: int) -> list[DragTask]:
+    """The clay task of a seed, and another drag on its picture: half as far."""
+    first = clay_tasks.task(seed).task
+    return [first, dataclasses.replace(first, targets=(first.handles + first.targets) / 2)]
 
 
 def median(costs: list[Cost], flops: Cost) -> Cost:
@@ -138,6 +145,11 @@ def load(name: str, device: str, dtype: str):
     return sd.assemble(**vars(parts), device=where, dtype=sd.pick_dtype(dtype, where), name=name, hash=name)
 
 
+def write(path, record):
+    """A record as JSON beside its chart."""
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1))
+
+
 def main(argv=None):
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
@@ -149,14 +161,35 @@ def main(argv=None):
         "--side", type=int, nargs="*", default=[], metavar="N", help="width [height] of the picture"
     )
     p.add_argument("--pairs", type=int, default=1)
+    p.add_argument(
+        "--task", type=int, metavar="SEED", help="instead of noise: a clay task, ending as it ends"
+    )
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--compare", action="store_true", help="also run the public code's cost structure")
+    p.add_argument(
+        "--curves", action="store_true", help="instead: cost against picture size and number of pairs"
+    )
     p.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
     args = p.parse_args(argv)
     model = load(args.model, args.device, args.dtype)
     width, height = (args.side * 2)[:2] if args.side else (model.side, model.side)
-    settings = profile(args.profile).replace(stop=0)  # no early end: every run does all its iterations
-    tasks = [a_task(width, height, args.pairs, reach) for reach in (0.5, 0.25)]
+    settings = profile(args.profile)
+    if args.task is None:
+        settings = settings.replace(stop=0, lora_stop=0)  # no early end: every run does all its iterations
+        tasks = [a_task(width, height, args.pairs, reach) for reach in (0.5, 0.25)]
+    else:
+        tasks = two_drags(args.task)
+    args.out.mkdir(parents=True, exist_ok=True)
+    record = {
+        "model": args.model, "dtype": str(model.dtype), "repeats": args.repeats, "torch": torch.__version__,
+        "hardware": hardware(model.device), "settings": settings.as_dict(),
+    }  # fmt: skip
+    if args.curves:
+        found = curves.measure(model, a_task, settings, args.repeats, sys.stdout.write)
+        name = f"{Path(args.model).name}-curves-{model.device.type}"
+        write(args.out / name, record | {"points": found})
+        curves.chart(found, args.out / f"{name}.png", f"{args.model}, {model.device.type}")
+        return
     rate = matrix_rate(model.device, model.dtype)
     found = {
         who: measure(SIDES[who], tasks, model, settings, max(width, height), args.repeats)
@@ -164,18 +197,16 @@ def main(argv=None):
     }
     text = table(found, rate)
     sys.stdout.write(text + "\n")
-    args.out.mkdir(parents=True, exist_ok=True)
     name = f"{Path(args.model).name}-{width}x{height}-{model.device.type}"
-    record = {
-        "model": args.model, "size": [width, height], "pairs": args.pairs, "settings": settings.as_dict(),
-        "dtype": str(model.dtype), "repeats": args.repeats, "matrix_rate": rate, "torch": torch.__version__,
-        "hardware": hardware(model.device),
-        "costs": {
-            who: {run: {stage: dataclasses.asdict(c) for stage, c in stages.items()} for run, stages in of.items()}
-            for who, of in found.items()
-        },
-    }  # fmt: skip
-    (args.out / f"{name}.json").write_text(json.dumps(record, indent=1))
+    name += "" if args.task is None else f"-{tasks[0].name}-{args.profile}"
+    costs = {
+        who: {
+            run: {stage: dataclasses.asdict(c) for stage, c in stages.items()} for run, stages in of.items()
+        }
+        for who, of in found.items()
+    }
+    more = {"size": [width, height], "pairs": args.pairs, "matrix_rate": rate, "costs": costs}
+    write(args.out / name, record | more)
     chart(found, args.out / f"{name}.png", f"{args.model}, {width}×{height}, {model.device.type}")
 
 

@@ -35,6 +35,7 @@ class Settings:
         "attention projections that are adapted",
     )
     lora_t: str = _one_of("all", ("all", "used"), "lora", "timesteps it learns: all, or up to the drag's")
+    lora_stop: float = _number(0.0, 0, 1, "lora", "ends it when 10 steps lower its score by less; 0: never")
     seed: int = _number(42, 0, MAX_SEED, "lora", "decides all that is random: the fine-tune")
 
     steps: int = _number(50, 1, 500, "invert", "DDIM steps of the whole schedule; divides 1000")
@@ -91,7 +92,7 @@ class Settings:
 
 
 # Settings that came after the first caches were filled: at these values they are left out of a stage's key.
-LATER = {"lora_t": "all"}
+LATER = {"lora_t": "all", "lora_stop": 0.0}
 _UNSET = object()
 STAGES = ("lora", "invert", "drag", "denoise")
 

@@ -20,6 +20,7 @@ from dragnb.errors import InputError, NotFiniteError
 from dragnb.store import replacing
 
 ADAPTER = "dragnb"
+LOOK_EVERY, SCORED = 10, 4  # steps between two looks at the score; samples that make it
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 PREFIX = "unet."
 OTHER_NAMES = {".lora_A.weight": DOWN, ".lora_B.weight": UP}  # the peft spelling of the same file
@@ -30,10 +31,16 @@ MERGED_WIDTH = 256  # channels of a layer: up to here one product with W + up @ 
 
 @dataclass(frozen=True)
 class LoraState:
-    """One optimiser step of the fine-tune: `step` counts from 1, `loss` is eq. 2's mean squared error before it."""
+    """One optimiser step of the fine-tune: `step` counts from 1, `loss` is eq. 2's mean squared error before it.
+
+    score   at every LOOK_EVERY-th step where lora_stop asks for it: eq. 2 on fixed samples, 1 before the fine-tune
+    last    nothing comes after it
+    """
 
     step: int
     loss: float
+    score: float | None = None
+    last: bool = False
 
 
 @contextlib.contextmanager
@@ -89,7 +96,8 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
             its own latent, noise and timestep (uniform over the schedule) from settings.seed
     cond    (1, 77, c), the prompt
 
-    Stopping early, also by Ctrl-C, keeps the adapter as trained so far. Raises InputError when no adapter is attached
+    Stopping early, also by Ctrl-C, keeps the adapter as trained so far. With settings.lora_stop it ends by itself, as
+    soon as LOOK_EVERY steps lower the score by less than that. Raises InputError when no adapter is attached
     or the loss is no number.
     """
     trained = _Trained(model)
@@ -98,6 +106,7 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
     generator = torch.Generator().manual_seed(settings.seed + 1)
     levels = settings.t + 1 if settings.lora_t == "used" else len(model.abar)
     scale = sd.grad_scale(model)
+    score = _Score(model, z_dist, cond, settings, levels) if settings.lora_stop else None
     for step in range(1, settings.lora_steps + 1):
         z, t, target = _draw(model, z_dist, settings.lora_batch, generator, levels)
         with torch.enable_grad(), sd.memory_errors("lora_batch or the picture's side"), trained.merged():
@@ -112,7 +121,33 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
             param.grad = grad / scale if scale != 1 else grad
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        yield LoraState(step, value)
+        found, enough = score(step) if score else (None, False)
+        yield LoraState(step, value, found, enough or step == settings.lora_steps)
+        if enough:
+            return
+
+
+class _Score:
+    """How well the model knows the picture by now: its error on fixed samples, each against its own at the start."""
+
+    def __init__(self, model: sd.Model, z_dist, cond: torch.Tensor, settings, levels: int):
+        self.model, self.cond, self.least = model, cond, settings.lora_stop
+        t = (torch.arange(SCORED) * 2 + 1) * levels // (2 * SCORED)  # the middles of equal parts
+        generator = torch.Generator().manual_seed(settings.seed)
+        self.sample = _draw(model, z_dist, SCORED, generator, levels, t)
+        self.first, self.score = self._errors(), 1.0
+
+    @torch.no_grad()
+    def _errors(self) -> torch.Tensor:
+        z, t, target = self.sample
+        return (sd.predict(self.model, z, t, self.cond) - target).square().mean((1, 2, 3))
+
+    def __call__(self, step: int) -> tuple[float | None, bool]:
+        """The score, every LOOK_EVERY steps, and whether too little came of them."""
+        if step % LOOK_EVERY:
+            return None, False
+        before, self.score = self.score, (self._errors() / self.first).mean().item()
+        return self.score, before - self.score < self.least
 
 
 class _Trained:
@@ -167,13 +202,13 @@ class _Trained:
                 del layer.merged_weight
 
 
-def _draw(model: sd.Model, z_dist, batch: int, generator: torch.Generator, levels: int):
+def _draw(model: sd.Model, z_dist, batch: int, generator: torch.Generator, levels: int, t=None):
     """A training batch at the first `levels` timesteps: noised latents, timesteps, the right answers (noise or v)."""
     mean, std = (part.float().cpu() for part in z_dist)
     shape = (batch, *mean.shape[1:])
     clean = mean + std * torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
-    t = torch.randint(0, levels, (batch,), generator=generator)
+    t = torch.randint(0, levels, (batch,), generator=generator) if t is None else t
     signal = model.abar[t].sqrt().view(-1, 1, 1, 1)
     rest = (1 - model.abar[t]).sqrt().view(-1, 1, 1, 1)
     target = noise if model.prediction_type == "epsilon" else signal * noise - rest * clean

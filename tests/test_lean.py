@@ -166,6 +166,33 @@ def test_between_two_steps_the_adapter_is_as_anyone_reads_it(tiny):
         assert not any(hasattr(m, "merged_weight") for m in own.unet.modules())
 
 
+def kept_bytes(work):
+    """What a piece of work keeps for its backward pass, and what it returns."""
+    sizes = {}
+
+    def pack(x):
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        return work(), sum(sizes.values())
+
+
+def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quick, tmp_path):
+    found, bytes_kept, edits = [], [], []
+    for low in (False, True):
+        model = sd.load(str(smoke_folder), device="cpu", low_memory=low)
+        z, cond = latents(side=32).requires_grad_(True), sd.embed(model, "a cat")
+        (feats, _), kept = kept_bytes(lambda: features.capture(model, z, 681, cond, (3,)))  # noqa: B023
+        found.append(torch.autograd.grad(feats[3].square().mean(), z)[0])
+        bytes_kept.append(kept)
+        edits.append(edit.edit(drag_task, model, quick, edit.Store(tmp_path / str(low))))
+    torch.testing.assert_close(*found, **CLOSE)
+    assert bytes_kept[1] < 0.5 * bytes_kept[0]
+    torch.testing.assert_close(edits[0].z, edits[1].z, atol=1e-2, rtol=1e-2)
+    assert all(p.device.type == "cpu" for rows in edits[1].prepared.kv.layers.values() for p in rows.values())
+
+
 def test_a_whole_edit_is_the_same_edit(tiny, drag_task, quick, tmp_path):
     light, plain = (edit.edit(drag_task, m, quick, edit.Store(tmp_path / str(i))) for i, m in enumerate(tiny))
     torch.testing.assert_close(light.prepared.zs, plain.prepared.zs, atol=1e-3, rtol=1e-3)
