@@ -19,14 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import curves, ours, public, shapes
+from benchmarks import curves, ours, public, report, shapes
 from benchmarks.meter import Cost, matrix_rate
 from dragnb import sd
 from dragnb.clay import tasks as clay_tasks
 from dragnb.config import profile
 from dragnb.task import DragTask
 
-RUNS = ("first edit", "second drag")
 SIDES = {"dragnb": ours, "public": public}
 
 
@@ -62,68 +61,8 @@ def measure(side_of, tasks, model, settings, side, repeats):
     runs = [side_of.first_and_repeat(*tasks, model, settings, side) for _ in range(repeats)]
     return {
         name: {s: median([run[i][s] for run in runs], counted[i][s]) for s in runs[0][i]}
-        for i, name in enumerate(RUNS)
+        for i, name in enumerate(report.RUNS)
     }
-
-
-def stages(found, runs) -> list[str]:
-    """The stages of some runs of all implementations, each once, in order of appearance."""
-    return list(dict.fromkeys(s for who in found for name in runs for s in found[who][name]))
-
-
-def table(found, rate):
-    """The costs as Markdown."""
-    lines = [
-        "| run | stage | who | seconds | ratio | U-Net passes | with gradient | TFLOP | of matrix rate | GB |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
-    for name in RUNS:
-        for stage in [*stages(found, [name]), "all"]:
-            own = None
-            for who in found:
-                costs = found[who][name]
-                cost = sum(costs.values(), Cost()) if stage == "all" else costs.get(stage)
-                if cost is None:
-                    continue
-                own = cost if who == "dragnb" else own
-                ratio = f"{cost.seconds / own.seconds:.1f}" if who != "dragnb" and own and own.seconds else ""
-                share = cost.flops / cost.seconds / rate if cost.seconds else 0
-                memory = (cost.allocated or cost.resident) / 1e9
-                lines.append(
-                    f"| {name} | {stage} | {who} | {cost.seconds:.2f} | {ratio} | {cost.forwards} "
-                    f"| {cost.gradients} | {cost.flops / 1e12:.3f} | {share:.0%} | {memory:.2f} |"
-                )
-    return "\n".join(lines)
-
-
-def chart(found, path, title):
-    """Stacked bars, one a run and implementation, from the same numbers."""
-    from matplotlib.figure import Figure
-
-    from dragnb import viz
-
-    bars = [(name, who) for name in RUNS for who in found]
-    fig = Figure(figsize=(8, 0.7 + 0.55 * len(bars)), layout="constrained")
-    ax, left = fig.subplots(), np.zeros(len(bars))
-    for i, stage in enumerate(stages(found, RUNS)):
-        width = np.array([found[who][name].get(stage, Cost()).seconds for name, who in bars])
-        hatch = "" if i < len(viz.COLORS) else "//"
-        ax.barh(
-            range(len(bars)),
-            width,
-            left=left,
-            label=stage,
-            color=viz.COLORS[i % len(viz.COLORS)],
-            hatch=hatch,
-        )
-        left += width
-    ax.set_yticks(range(len(bars)), [f"{name}\n{who}" for name, who in bars])
-    ax.set(xlabel="seconds", title=title)
-    ax.invert_yaxis()
-    ax.legend(
-        ncols=len(ax.containers), fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False
-    )
-    fig.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def hardware(device: torch.device) -> dict:
@@ -195,7 +134,7 @@ def main(argv=None):
         who: measure(SIDES[who], tasks, model, settings, max(width, height), args.repeats)
         for who in (SIDES if args.compare else ("dragnb",))
     }
-    text = table(found, rate)
+    text = report.table(found, rate)
     sys.stdout.write(text + "\n")
     name = f"{Path(args.model).name}-{width}x{height}-{model.device.type}"
     name += "" if args.task is None else f"-{tasks[0].name}-{args.profile}"
@@ -207,7 +146,7 @@ def main(argv=None):
     }
     more = {"size": [width, height], "pairs": args.pairs, "matrix_rate": rate, "costs": costs}
     write(args.out / name, record | more)
-    chart(found, args.out / f"{name}.png", f"{args.model}, {width}×{height}, {model.device.type}")
+    report.chart(found, args.out / f"{name}.png", f"{args.model}, {width}×{height}, {model.device.type}")
 
 
 if __name__ == "__main__":

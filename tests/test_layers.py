@@ -16,7 +16,7 @@ LAYERS = {
         *("unpickle", "archive", "layouts", "dragbench"),
     ),
     "model": ("sd", "sources", "weights", "lean"),
-    "method": ("lora", "features", "attention", "drag", "lpips", "metrics"),
+    "method": ("lora", "tuning", "features", "attention", "drag", "lpips", "metrics"),
     "edit": ("edit", "prepare", "result", "glimpse", "worker", "session"),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio"),

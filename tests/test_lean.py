@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 
-from dragnb import attention, edit, features, lean, lora, sd
+from dragnb import attention, edit, features, lean, lora, sd, tuning
 from dragnb.config import Settings, profile
 
 CLOSE = dict(atol=2e-5, rtol=1e-4)
@@ -136,8 +136,6 @@ def test_the_fine_tune_as_one_product_is_the_fine_tune_as_three(pair, name):
 
 
 def test_what_is_stacked_are_small_float32_layers(tiny, smoke_folder, monkeypatch):
-    with lora.attached(sd.private(tiny[0]), Settings()):
-        pass
     for model, merged in (
         (tiny[0], True),
         (tiny[1], False),
@@ -145,14 +143,14 @@ def test_what_is_stacked_are_small_float32_layers(tiny, smoke_folder, monkeypatc
     ):
         own = sd.private(model)
         with lora.attached(own, Settings()) as params:
-            trained = lora._Trained(own)
+            trained = tuning.Trained(own)
             assert bool(trained.stacks) == merged
             assert (len(trained.params) < len(params)) == merged
             assert sum(p.numel() for p in trained.params) == sum(p.numel() for p in params)
-    monkeypatch.setattr(lora, "MERGED_WIDTH", 0)
+    monkeypatch.setattr(tuning, "MERGED_WIDTH", 0)
     own = sd.private(tiny[0])
     with lora.attached(own, Settings()):
-        assert not lora._Trained(own).stacks, "a wide layer's full gradient costs more than two thin ones"
+        assert not tuning.Trained(own).stacks, "a wide layer's full gradient costs more than two thin ones"
 
 
 def test_between_two_steps_the_adapter_is_as_anyone_reads_it(tiny):
