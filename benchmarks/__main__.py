@@ -76,12 +76,22 @@ def hardware(device: torch.device) -> dict:
     return {"cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu}
 
 
-def load(name: str, device: str, dtype: str):
+def a_setting(text: str) -> tuple[str, object]:
+    """`lora_steps=60` -> ("lora_steps", 60); what is no JSON is a string."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def load(name: str, device: str, dtype: str, low_memory: bool = False):
     """A model by name; `sd15-shape` is Stable Diffusion 1.5's shape with random weights."""
     if name != "sd15-shape":
-        return sd.load(name, device=device, dtype=dtype)
+        return sd.load(name, device=device, dtype=dtype, low_memory=low_memory)
     parts, where = shapes.sd15(), sd.pick_device(device)
-    return sd.assemble(**vars(parts), device=where, dtype=sd.pick_dtype(dtype, where), name=name, hash=name)
+    return sd.assemble(**vars(parts), device=where, dtype=sd.pick_dtype(dtype, where), name=name, hash=name,
+        low_memory=low_memory)  # fmt: skip
 
 
 def write(path, record):
@@ -110,9 +120,9 @@ def main(argv=None):
     )
     p.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
     args = p.parse_args(argv)
-    model = load(args.model, args.device, args.dtype)
+    model = load(args.model, args.device, args.dtype, args.low_memory)
     width, height = (args.side * 2)[:2] if args.side else (model.side, model.side)
-    settings = profile(args.profile)
+    settings = profile(args.profile, **dict(args.set))
     if args.task is None:
         settings = settings.replace(stop=0, lora_stop=0)  # no early end: every run does all its iterations
         tasks = [a_task(width, height, args.pairs, reach) for reach in (0.5, 0.25)]
@@ -121,7 +131,7 @@ def main(argv=None):
     args.out.mkdir(parents=True, exist_ok=True)
     record = {
         "model": args.model, "dtype": str(model.dtype), "repeats": args.repeats, "torch": torch.__version__,
-        "hardware": hardware(model.device), "settings": settings.as_dict(),
+        "hardware": hardware(model.device), "low_memory": model.low_memory, "settings": settings.as_dict(),
     }  # fmt: skip
     if args.curves:
         found = curves.measure(model, a_task, settings, args.repeats, sys.stdout.write)

@@ -10,7 +10,7 @@ import statistics
 
 from benchmarks import ours
 
-SIDES = (128, 192, 256, 320, 384, 512)
+SIDES = (128, 192, 256, 320, 384)
 PAIRS = (1, 2, 4, 8, 16)
 STAGES = ("finetune", "invert", "drag", "denoise")
 FEW = dict(lora_steps=4, drag_steps=6, strength=0.1)  # of each stage so many, after one warm-up

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dragnb import ddim, sources, weights
+from dragnb import cores, ddim, sources, weights
 from dragnb.errors import InputError
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
@@ -89,6 +89,8 @@ def load(
         return model
     where = pick_device(device)
     weights_dtype = pick_dtype(dtype, where)
+    if where.type == "cpu":
+        cores.fit_threads()
     source = sources.resolve(model, config)
     key = (str(source.path), str(source.config), str(where), weights_dtype, low_memory, source.stamp())
     with _loading:  # of two threads that ask for one model, one reads it

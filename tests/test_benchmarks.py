@@ -48,7 +48,7 @@ def test_a_clay_task_is_measured_with_all_its_early_ends(
     smoke_folder, tmp_path, capsys, monkeypatch, settings
 ):
     short = settings.replace(lora_steps=12, lora_batch=1, lora_stop=1, drag_steps=1)
-    monkeypatch.setattr(bench, "profile", lambda name: short)
+    monkeypatch.setattr(bench, "profile", lambda name, **changes: short)
     bench.main(["--model", str(smoke_folder), "--task", "820001", "--repeats", "1", "--out", str(tmp_path),
                 "--device", "cpu"])  # fmt: skip
     (record,) = (json.loads(p.read_text()) for p in tmp_path.glob("*.json"))
@@ -57,7 +57,7 @@ def test_a_clay_task_is_measured_with_all_its_early_ends(
 
 
 def test_the_curves_are_drawn_and_kept(smoke_folder, tmp_path, capsys, monkeypatch, settings):
-    monkeypatch.setattr(bench, "profile", lambda name: settings)
+    monkeypatch.setattr(bench, "profile", lambda name, **changes: settings)
     monkeypatch.setattr(curves, "SIDES", (64, 128))
     monkeypatch.setattr(curves, "PAIRS", (1, 3))
     monkeypatch.setattr(curves, "FEW", dict(lora_steps=1, drag_steps=1, strength=0.2))
@@ -72,7 +72,7 @@ def test_the_curves_are_drawn_and_kept(smoke_folder, tmp_path, capsys, monkeypat
 def test_the_command_writes_a_table_a_record_and_a_chart(
     smoke_folder, tmp_path, capsys, monkeypatch, settings
 ):
-    monkeypatch.setattr(bench, "profile", lambda name: settings)
+    monkeypatch.setattr(bench, "profile", lambda name, **changes: settings)
     bench.main(["--model", str(smoke_folder), "--side", "64", "--compare", "--repeats", "1", "--out", str(tmp_path),
                 "--device", "cpu"])  # fmt: skip
     said = capsys.readouterr().out

@@ -12,7 +12,7 @@ import dragnb
 PACKAGE = Path(dragnb.__file__).parent
 LAYERS = {
     "ground": (
-        *("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile"),
+        *("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile", "cores"),
         *("unpickle", "archive", "layouts", "dragbench"),
     ),
     "model": ("sd", "sources", "weights", "lean"),

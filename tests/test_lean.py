@@ -84,6 +84,14 @@ def test_reference_control_is_the_same_recorded_batched_and_cached(pair):
         torch.testing.assert_close(found[0], other, **CLOSE)
 
 
+def test_half_precision_sees_nearly_the_same_noise(smoke_folder, tiny):
+    exact = sd.eps(tiny[1], latents(side=32), 301, sd.embed(tiny[1], "a cat"))
+    for dtype in ("bf16", "fp16"):
+        model = sd.load(str(smoke_folder), device="cpu", dtype=dtype)
+        found = sd.eps(model, latents(side=32), 301, sd.embed(model, "a cat"))
+        assert found.dtype == torch.float32 and (found - exact).norm() < 0.03 * exact.norm()
+
+
 def test_different_prompts_in_one_batch_stay_apart(tiny):
     rows = torch.cat([sd.embed(tiny[0], "a red cat"), sd.embed(tiny[0], "")])
     light, plain = (sd.predict(m, latents(2), 301, rows) for m in tiny)
