@@ -107,6 +107,10 @@ def main(argv=None):
     p.add_argument("--dtype", default="auto")
     p.add_argument("--profile", default="fast")
     p.add_argument(
+        "--set", type=a_setting, nargs="*", default=[], metavar="NAME=VALUE", help="settings to change"
+    )
+    p.add_argument("--low-memory", action="store_true")
+    p.add_argument(
         "--side", type=int, nargs="*", default=[], metavar="N", help="width [height] of the picture"
     )
     p.add_argument("--pairs", type=int, default=1)
