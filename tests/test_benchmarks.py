@@ -44,6 +44,13 @@ def test_the_public_cost_structure_does_more_of_the_same(smoke, settings, tasks)
     assert all((p == before[n]).all() and not p.requires_grad for n, p in smoke.unet.named_parameters())
 
 
+def test_settings_on_the_command_line_are_read_as_what_they_are():
+    said = ["lora_steps=60", "lora_t=used", "reference=false", "lora_stop=0.015"]
+    assert profile("fast", **dict(map(bench.a_setting, said))) == profile(
+        "fast", lora_steps=60, lora_t="used", reference=False, lora_stop=0.015
+    )
+
+
 def test_a_clay_task_is_measured_with_all_its_early_ends(
     smoke_folder, tmp_path, capsys, monkeypatch, settings
 ):
