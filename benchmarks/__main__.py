@@ -1,4 +1,4 @@
-"""Measure an edit: `python -m benchmarks [--model clay] [--side 256] [--compare] [--out FOLDER]`.
+"""Measure an edit: `python -m benchmarks [--model clay] [--side 256] [--compare] [--curves] [--out FOLDER]`.
 
 Every stage of a first edit and of a second drag on the same picture: seconds (median over `--repeats` after one
 warm-up), passes through the U-Net, FLOPs and what part of the device's own matrix rate they ran at, peak memory.
@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import ours, public, shapes
+from benchmarks import curves, ours, public, report, shapes
 from benchmarks.meter import Cost, matrix_rate
 from dragnb import sd
+from dragnb.clay import tasks as clay_tasks
 from dragnb.config import profile
 from dragnb.task import DragTask
 
-RUNS = ("first edit", "second drag")
 SIDES = {"dragnb": ours, "public": public}
 
 
@@ -39,6 +39,12 @@ def a_task(width: int, height: int, pairs: int = 1, reach: float = 0.5) -> DragT
     handles = np.stack([np.full(pairs, width * 0.4), rows], 1)
     far = width / 4 * reach + 0.37  # no whole number of cells, so that no tracker ends a run early
     return DragTask(image, handles, handles + [far, 0], mask, "a red cat on green ground")
+
+
+def two_drags(seed: int) -> list[DragTask]:
+    """The clay task of a seed, and another drag on its picture: half as far."""
+    first = clay_tasks.task(seed).task
+    return [first, dataclasses.replace(first, targets=(first.handles + first.targets) / 2)]
 
 
 def median(costs: list[Cost], flops: Cost) -> Cost:
@@ -55,68 +61,8 @@ def measure(side_of, tasks, model, settings, side, repeats):
     runs = [side_of.first_and_repeat(*tasks, model, settings, side) for _ in range(repeats)]
     return {
         name: {s: median([run[i][s] for run in runs], counted[i][s]) for s in runs[0][i]}
-        for i, name in enumerate(RUNS)
+        for i, name in enumerate(report.RUNS)
     }
-
-
-def stages(found, runs) -> list[str]:
-    """The stages of some runs of all implementations, each once, in order of appearance."""
-    return list(dict.fromkeys(s for who in found for name in runs for s in found[who][name]))
-
-
-def table(found, rate):
-    """The costs as Markdown."""
-    lines = [
-        "| run | stage | who | seconds | ratio | U-Net passes | with gradient | TFLOP | of matrix rate | GB |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
-    for name in RUNS:
-        for stage in [*stages(found, [name]), "all"]:
-            own = None
-            for who in found:
-                costs = found[who][name]
-                cost = sum(costs.values(), Cost()) if stage == "all" else costs.get(stage)
-                if cost is None:
-                    continue
-                own = cost if who == "dragnb" else own
-                ratio = f"{cost.seconds / own.seconds:.1f}" if who != "dragnb" and own and own.seconds else ""
-                share = cost.flops / cost.seconds / rate if cost.seconds else 0
-                memory = (cost.allocated or cost.resident) / 1e9
-                lines.append(
-                    f"| {name} | {stage} | {who} | {cost.seconds:.2f} | {ratio} | {cost.forwards} "
-                    f"| {cost.gradients} | {cost.flops / 1e12:.3f} | {share:.0%} | {memory:.2f} |"
-                )
-    return "\n".join(lines)
-
-
-def chart(found, path, title):
-    """Stacked bars, one a run and implementation, from the same numbers."""
-    from matplotlib.figure import Figure
-
-    from dragnb import viz
-
-    bars = [(name, who) for name in RUNS for who in found]
-    fig = Figure(figsize=(8, 0.7 + 0.55 * len(bars)), layout="constrained")
-    ax, left = fig.subplots(), np.zeros(len(bars))
-    for i, stage in enumerate(stages(found, RUNS)):
-        width = np.array([found[who][name].get(stage, Cost()).seconds for name, who in bars])
-        hatch = "" if i < len(viz.COLORS) else "//"
-        ax.barh(
-            range(len(bars)),
-            width,
-            left=left,
-            label=stage,
-            color=viz.COLORS[i % len(viz.COLORS)],
-            hatch=hatch,
-        )
-        left += width
-    ax.set_yticks(range(len(bars)), [f"{name}\n{who}" for name, who in bars])
-    ax.set(xlabel="seconds", title=title)
-    ax.invert_yaxis()
-    ax.legend(
-        ncols=len(ax.containers), fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False
-    )
-    fig.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def hardware(device: torch.device) -> dict:
@@ -130,12 +76,27 @@ def hardware(device: torch.device) -> dict:
     return {"cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu}
 
 
-def load(name: str, device: str, dtype: str):
+def a_setting(text: str) -> tuple[str, object]:
+    """`lora_steps=60` -> ("lora_steps", 60); what is no JSON is a string."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def load(name: str, device: str, dtype: str, low_memory: bool = False):
     """A model by name; `sd15-shape` is Stable Diffusion 1.5's shape with random weights."""
     if name != "sd15-shape":
-        return sd.load(name, device=device, dtype=dtype)
+        return sd.load(name, device=device, dtype=dtype, low_memory=low_memory)
     parts, where = shapes.sd15(), sd.pick_device(device)
-    return sd.assemble(**vars(parts), device=where, dtype=sd.pick_dtype(dtype, where), name=name, hash=name)
+    return sd.assemble(**vars(parts), device=where, dtype=sd.pick_dtype(dtype, where), name=name, hash=name,
+        low_memory=low_memory)  # fmt: skip
+
+
+def write(path, record):
+    """A record as JSON beside its chart."""
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1))
 
 
 def main(argv=None):
@@ -146,37 +107,60 @@ def main(argv=None):
     p.add_argument("--dtype", default="auto")
     p.add_argument("--profile", default="fast")
     p.add_argument(
+        "--set", type=a_setting, nargs="*", default=[], metavar="NAME=VALUE", help="settings to change"
+    )
+    p.add_argument("--low-memory", action="store_true")
+    p.add_argument(
         "--side", type=int, nargs="*", default=[], metavar="N", help="width [height] of the picture"
     )
     p.add_argument("--pairs", type=int, default=1)
+    p.add_argument(
+        "--task", type=int, metavar="SEED", help="instead of noise: a clay task, ending as it ends"
+    )
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--compare", action="store_true", help="also run the public code's cost structure")
+    p.add_argument(
+        "--curves", action="store_true", help="instead: cost against picture size and number of pairs"
+    )
     p.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
     args = p.parse_args(argv)
-    model = load(args.model, args.device, args.dtype)
+    model = load(args.model, args.device, args.dtype, args.low_memory)
     width, height = (args.side * 2)[:2] if args.side else (model.side, model.side)
-    settings = profile(args.profile).replace(stop=0)  # no early end: every run does all its iterations
-    tasks = [a_task(width, height, args.pairs, reach) for reach in (0.5, 0.25)]
+    settings = profile(args.profile, **dict(args.set))
+    if args.task is None:
+        settings = settings.replace(stop=0, lora_stop=0)  # no early end: every run does all its iterations
+        tasks = [a_task(width, height, args.pairs, reach) for reach in (0.5, 0.25)]
+    else:
+        tasks = two_drags(args.task)
+    args.out.mkdir(parents=True, exist_ok=True)
+    record = {
+        "model": args.model, "dtype": str(model.dtype), "repeats": args.repeats, "torch": torch.__version__,
+        "hardware": hardware(model.device), "low_memory": model.low_memory, "settings": settings.as_dict(),
+    }  # fmt: skip
+    if args.curves:
+        found = curves.measure(model, a_task, settings, args.repeats, sys.stdout.write)
+        name = f"{Path(args.model).name}-curves-{model.device.type}"
+        write(args.out / name, record | {"points": found})
+        curves.chart(found, args.out / f"{name}.png", f"{args.model}, {model.device.type}")
+        return
     rate = matrix_rate(model.device, model.dtype)
     found = {
         who: measure(SIDES[who], tasks, model, settings, max(width, height), args.repeats)
         for who in (SIDES if args.compare else ("dragnb",))
     }
-    text = table(found, rate)
+    text = report.table(found, rate)
     sys.stdout.write(text + "\n")
-    args.out.mkdir(parents=True, exist_ok=True)
     name = f"{Path(args.model).name}-{width}x{height}-{model.device.type}"
-    record = {
-        "model": args.model, "size": [width, height], "pairs": args.pairs, "settings": settings.as_dict(),
-        "dtype": str(model.dtype), "repeats": args.repeats, "matrix_rate": rate, "torch": torch.__version__,
-        "hardware": hardware(model.device),
-        "costs": {
-            who: {run: {stage: dataclasses.asdict(c) for stage, c in stages.items()} for run, stages in of.items()}
-            for who, of in found.items()
-        },
-    }  # fmt: skip
-    (args.out / f"{name}.json").write_text(json.dumps(record, indent=1))
-    chart(found, args.out / f"{name}.png", f"{args.model}, {width}×{height}, {model.device.type}")
+    name += "" if args.task is None else f"-{tasks[0].name}-{args.profile}"
+    costs = {
+        who: {
+            run: {stage: dataclasses.asdict(c) for stage, c in stages.items()} for run, stages in of.items()
+        }
+        for who, of in found.items()
+    }
+    more = {"size": [width, height], "pairs": args.pairs, "matrix_rate": rate, "costs": costs}
+    write(args.out / name, record | more)
+    report.chart(found, args.out / f"{name}.png", f"{args.model}, {width}×{height}, {model.device.type}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dragnb.store import Store
 
 
 def run(task, model, settings, side, meter: Meter, store: Store):
-    """One edit; a stage's cost is booked at its last event."""
+    """One edit; a stage's cost is booked at its last event, which says that it is the last."""
     for event in edit.run(task, model, settings, store, side=side):
         if event.i == event.n and event.stage != "done":
             meter.mark(event.stage)

@@ -94,11 +94,12 @@ def _processors(model: sd.Model, ref_blocks, wrap: Callable) -> Iterator[None]:
 def recording(model: sd.Model, ref_blocks) -> Iterator[ReferenceKV]:
     """Inside the block, passes of the reference branch are recorded at the timestep set by `at` or `follow`."""
     kv = ReferenceKV()
+    place = "cpu" if model.low_memory else model.device
 
     def wrap(name, processor):
         def record(attn, hidden_states, *args, **kwargs):
             if kv.t is not None:
-                kv.layers.setdefault(kv.t, {})[name] = hidden_states.detach().clone()
+                kv.layers.setdefault(kv.t, {})[name] = hidden_states.detach().to(place, copy=True)
             return processor(attn, hidden_states, *args, **kwargs)
 
         return record
@@ -132,7 +133,9 @@ def referenced(model: sd.Model, kv: ReferenceKV, ref_blocks) -> Iterator[Referen
 
 def _like(reference: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """The recorded rows (1, or one per guidance half) repeated for the edit's batch."""
-    return reference.to(hidden).repeat_interleave(len(hidden) // len(reference), dim=0)
+    reference = reference.to(hidden)
+    times = len(hidden) // len(reference)
+    return reference if times == 1 else reference.repeat_interleave(times, dim=0)
 
 
 def _source(attn, rows: torch.Tensor) -> torch.Tensor:

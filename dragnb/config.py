@@ -34,6 +34,8 @@ class Settings:
         "lora",
         "attention projections that are adapted",
     )
+    lora_t: str = _one_of("all", ("all", "used"), "lora", "timesteps it learns: all, or up to the drag's")
+    lora_stop: float = _number(0.0, 0, 1, "lora", "ends it when 10 steps lower its score by less; 0: never")
     seed: int = _number(42, 0, MAX_SEED, "lora", "decides all that is random: the fine-tune")
 
     steps: int = _number(50, 1, 500, "invert", "DDIM steps of the whole schedule; divides 1000")
@@ -66,6 +68,11 @@ class Settings:
         _known_only(changes)
         return replace(self, **changes)
 
+    @property
+    def t(self) -> int:
+        """The timestep of the latent that is dragged: the highest one that an edit visits."""
+        return ddim.timesteps(self.steps)[ddim.start_index(self.steps, self.strength)]
+
     def as_dict(self) -> dict:
         return asdict(self)
 
@@ -78,9 +85,15 @@ class Settings:
         if stage not in STAGES:
             raise InputError(f"stage = {stage!r} is unknown{did_you_mean(stage, STAGES)}")
         upto = STAGES[: STAGES.index(stage) + 1]
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["stage"] in upto}
+        key = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["stage"] in upto}
+        if stage == "lora" and self.lora_t == "used":
+            key["t"] = self.t
+        return {name: value for name, value in key.items() if LATER.get(name, _UNSET) != value}
 
 
+# Settings that came after the first caches were filled: at these values they are left out of a stage's key.
+LATER = {"lora_t": "all", "lora_stop": 0.0}
+_UNSET = object()
 STAGES = ("lora", "invert", "drag", "denoise")
 
 

@@ -117,7 +117,8 @@ def _drag(task: DragTask, prepared: Prepared, z: Tensor, report: Reporter):
             prepared.map_hw,
         ):
             states.append(state)
-            yield from report(state.step, settings.drag_steps, state)
+            over = state.reached and state.step
+            yield from report(state.step, state.step if over else settings.drag_steps, state)
     except KeyboardInterrupt:
         if len(states) < 2:  # nothing has moved yet
             raise

@@ -50,14 +50,19 @@ class LightResnet(ResnetBlock2D):
     @staticmethod
     def fits(m) -> bool:
         plain = m.upsample is None and m.downsample is None and m.output_scale_factor == 1.0
-        return plain and m.time_embedding_norm == "default" and isinstance(m.nonlinearity, torch.nn.SiLU)
+        plain = plain and m.time_embedding_norm == "default" and type(m.nonlinearity) is torch.nn.SiLU
+        return plain and m.dropout.p == 0 and (m.conv_shortcut is None or _is_pointwise(m.conv_shortcut))
 
     def forward(self, input_tensor, temb=None, *args, **kwargs):
-        h = self.conv1(F.silu(self.norm1(input_tensor)))
+        h = self.conv1(F.silu(_group_norm(self.norm1, input_tensor)))
         if temb is not None and self.time_emb_proj is not None:
             h = h + self.time_emb_proj(temb if self.skip_time_act else F.silu(temb))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return (input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)) + h
+        h = self.conv2(F.silu(_group_norm(self.norm2, h)))
+        if self.conv_shortcut is not None:
+            input_tensor = _pointwise(self.conv_shortcut, input_tensor.permute(0, 2, 3, 1)).permute(
+                0, 3, 1, 2
+            )
+        return input_tensor + h
 
 
 class LightTransformer(Transformer2DModel):
@@ -65,23 +70,18 @@ class LightTransformer(Transformer2DModel):
 
     @staticmethod
     def fits(m) -> bool:
-        projections = (getattr(m, "proj_in", None), getattr(m, "proj_out", None))
-        return m.is_input_continuous and all(
-            type(p) is torch.nn.Conv2d and p.kernel_size == (1, 1) and p.groups == 1 for p in projections
-        )
+        return m.is_input_continuous and _is_pointwise(m.proj_in) and _is_pointwise(m.proj_out)
 
     def forward(self, hidden_states, encoder_hidden_states=None, *args, return_dict=True, **kwargs):
         if args or self.gradient_checkpointing or any(v is not None for v in kwargs.values()):
             return super().forward(
                 hidden_states, encoder_hidden_states, *args, return_dict=return_dict, **kwargs
             )
-        rows = self.norm(hidden_states).permute(0, 2, 3, 1)
-        shape, rows = rows.shape, rows.flatten(1, 2)
-        rows = F.linear(rows, self.proj_in.weight.flatten(1), self.proj_in.bias)
+        rows = _group_norm(self.norm, hidden_states).permute(0, 2, 3, 1)
+        shape, rows = rows.shape, _pointwise(self.proj_in, rows.flatten(1, 2))
         for block in self.transformer_blocks:
             rows = block(rows, encoder_hidden_states=encoder_hidden_states)
-        rows = F.linear(rows, self.proj_out.weight.flatten(1), self.proj_out.bias)
-        out = rows.view(*shape[:-1], -1).permute(0, 3, 1, 2) + hidden_states
+        out = _pointwise(self.proj_out, rows).view(shape).permute(0, 3, 1, 2) + hidden_states
         return (out,) if not return_dict else Transformer2DModelOutput(sample=out)
 
 
@@ -145,31 +145,47 @@ class Attend(AttnProcessor2_0):
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
         rows = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         q, k, v = attn.to_q, attn.to_k, attn.to_v
-        if attention_mask is not None or args or not type(attn) is LightAttention:
+        if attention_mask is not None or args or type(attn) is not LightAttention:
             return super().__call__(
                 attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs
             )
         if rows is hidden_states:
             query, key, value = _project(rows, q, k, v)
         else:
-            once = len(rows) > 1 and rows.stride(0) == 0
+            batch = rows.shape[0]
+            once = batch > 1 and rows.stride(0) == 0
             (query,), (key, value) = _project(hidden_states, q), _project(rows[:1] if once else rows, k, v)
             if once:
-                key, value = (x.expand(len(rows), -1, -1) for x in (key, value))
-        query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
+                key, value = key.expand(batch, -1, -1), value.expand(batch, -1, -1)
+        heads = (query.shape[0], -1, attn.heads, query.shape[-1] // attn.heads)
+        query, key, value = (x.view(heads).transpose(1, 2) for x in (query, key, value))
         out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return _project(out, attn.to_out[0])[0]
+
+
+def _group_norm(norm, x):
+    return torch.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+
+def _is_pointwise(conv) -> bool:
+    """Is it a 1 x 1 convolution, that is, a matrix?"""
+    return type(conv) is torch.nn.Conv2d and conv.kernel_size == (1, 1) == conv.stride and conv.groups == 1
+
+
+def _pointwise(conv, rows):
+    """A 1 x 1 convolution of a map whose channels come last."""
+    return F.linear(rows, conv.weight.flatten(1), conv.bias)
 
 
 def _project(rows, *layers):
     """What each of these linear layers makes of the rows."""
     weights = [_weight(layer) for layer in layers]
-    if len(layers) == 1 or any(w is None for w in weights) or any(m.bias is not None for m in layers):
+    if len(layers) == 1 or any(w is None or m.bias is not None for w, m in zip(weights, layers, strict=True)):
         return tuple(
             layer(rows) if w is None else F.linear(rows, w, layer.bias)
             for layer, w in zip(layers, weights, strict=True)
         )
-    return F.linear(rows, torch.cat(weights)).split([len(w) for w in weights], dim=-1)
+    return F.linear(rows, torch.cat(weights)).chunk(len(layers), -1)
 
 
 def _weight(layer) -> torch.Tensor | None:

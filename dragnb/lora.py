@@ -15,25 +15,30 @@ from pathlib import Path
 
 import torch
 
-from dragnb import lean, sd
+from dragnb import sd
 from dragnb.errors import InputError, NotFiniteError
 from dragnb.store import replacing
+from dragnb.tuning import ADAPTER, Score, Trained, draw
 
-ADAPTER = "dragnb"
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 PREFIX = "unet."
 OTHER_NAMES = {".lora_A.weight": DOWN, ".lora_B.weight": UP}  # the peft spelling of the same file
 STRIPPED = ("module.", "_orig_mod.")  # left in names by DataParallel and torch.compile
 WEIGHT_DECAY = 1e-2
-MERGED_WIDTH = 8  # of a layer, in ranks: up to here one product with W + up @ down is cheaper than three
 
 
 @dataclass(frozen=True)
 class LoraState:
-    """One optimiser step of the fine-tune: `step` counts from 1, `loss` is eq. 2's mean squared error before it."""
+    """One optimiser step of the fine-tune: `step` counts from 1, `loss` is eq. 2's mean squared error before it.
+
+    score   at every LOOK_EVERY-th step where lora_stop asks for it: eq. 2 on fixed samples, 1 before the fine-tune
+    last    nothing comes after it
+    """
 
     step: int
     loss: float
+    score: float | None = None
+    last: bool = False
 
 
 @contextlib.contextmanager
@@ -89,16 +94,19 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
             its own latent, noise and timestep (uniform over the schedule) from settings.seed
     cond    (1, 77, c), the prompt
 
-    Stopping early, also by Ctrl-C, keeps the adapter as trained so far. Raises InputError when no adapter is attached
+    Stopping early, also by Ctrl-C, keeps the adapter as trained so far. With settings.lora_stop it ends by itself, as
+    soon as LOOK_EVERY steps lower the score by less than that. Raises InputError when no adapter is attached
     or the loss is no number.
     """
-    trained = _Trained(model)
+    trained = Trained(model)
     fused = model.device.type in ("cpu", "cuda")
     optimiser = torch.optim.AdamW(trained.params, settings.lora_lr, weight_decay=WEIGHT_DECAY, fused=fused)
     generator = torch.Generator().manual_seed(settings.seed + 1)
+    levels = settings.t + 1 if settings.lora_t == "used" else len(model.abar)
     scale = sd.grad_scale(model)
+    score = Score(model, z_dist, cond, settings, levels) if settings.lora_stop else None
     for step in range(1, settings.lora_steps + 1):
-        z, t, target = _draw(model, z_dist, settings.lora_batch, generator)
+        z, t, target = draw(model, z_dist, settings.lora_batch, generator, levels)
         with torch.enable_grad(), sd.memory_errors("lora_batch or the picture's side"), trained.merged():
             loss = (sd.predict(model, z, t, cond) - target).square().mean()
             grads = torch.autograd.grad(loss * scale, trained.params)
@@ -111,68 +119,10 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
             param.grad = grad / scale if scale != 1 else grad
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        yield LoraState(step, value)
-
-
-class _Trained:
-    """The attached adapter as the optimiser sees it: `params`, few and large where that is exact.
-
-    Small float32 layers of one shape are trained as one stack, and inside `merged` they are single matrices
-    W + up @ down: a product of all rows with a matrix of few columns costs more than it computes, and there are two
-    of them a projection. The layers' own parameters are views of the stack, so `weights_of` is right at any moment.
-    Wide layers, whose full gradient would cost more than the two thin ones, and half precision, in which W would
-    swallow the small sum, stay as peft has them.
-    """
-
-    def __init__(self, model: sd.Model):
-        layers = [m for m in model.unet.modules() if ADAPTER in getattr(m, "lora_A", {})]
-        if not layers:
-            raise InputError(
-                "model: no adapter is attached; wrap the call in `with lora.attached(model, settings):`"
-            )
-        self.params, self.stacks, shapes, heeded = [], [], {}, lean.projections(model.unet)
-        for layer in layers:
-            base, down, up = layer.base_layer.weight, layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            small = max(base.shape) <= MERGED_WIDTH * len(down)
-            if layer in heeded and base.dtype == torch.float32 and small:
-                shapes.setdefault(tuple(base.shape), []).append((layer, base, down, up))
-            else:
-                self.params += [down, up]
-        for group in shapes.values():
-            layers, *weights = zip(*group, strict=True)
-            base, downs, ups = (torch.stack([w.detach() for w in kind]) for kind in weights)
-            for own, stack in zip(weights[1:], (downs, ups), strict=True):
-                for param, view in zip(own, stack, strict=True):
-                    param.data = view
-            self.params += [downs.requires_grad_(), ups.requires_grad_()]
-            self.stacks.append((layers, base, downs, ups))
-
-    @contextlib.contextmanager
-    def merged(self) -> Iterator[None]:
-        """Inside the block the stacked layers offer their one matrix, with gradient, as `merged_weight`."""
-        offered = []
-        try:
-            for layers, base, downs, ups in self.stacks:
-                for layer, weight in zip(layers, torch.baddbmm(base, ups, downs), strict=True):
-                    layer.merged_weight = weight
-                    offered.append(layer)
-            yield
-        finally:
-            for layer in offered:
-                del layer.merged_weight
-
-
-def _draw(model: sd.Model, z_dist, batch: int, generator: torch.Generator):
-    """A training batch: noised latents, their timesteps, and what the model should answer (noise or v)."""
-    mean, std = (part.float().cpu() for part in z_dist)
-    shape = (batch, *mean.shape[1:])
-    clean = mean + std * torch.randn(shape, generator=generator)
-    noise = torch.randn(shape, generator=generator)
-    t = torch.randint(0, len(model.abar), (batch,), generator=generator)
-    signal = model.abar[t].sqrt().view(-1, 1, 1, 1)
-    rest = (1 - model.abar[t]).sqrt().view(-1, 1, 1, 1)
-    target = noise if model.prediction_type == "epsilon" else signal * noise - rest * clean
-    return (signal * clean + rest * noise).to(model.device), t.to(model.device), target.to(model.device)
+        found, enough = score(step) if score else (None, False)
+        yield LoraState(step, value, found, enough or step == settings.lora_steps)
+        if enough:
+            return
 
 
 def weights_of(model: sd.Model) -> dict[str, torch.Tensor]:

@@ -194,8 +194,12 @@ def stages(task: DragTask, model, settings: Settings, store: Store, side: int | 
         flat = yield from _kept(
             store, "reference", key, report, lambda: _record(part, report), _reference_at_hand
         )
-        flat = {name: x.to(model.device) for name, x in flat.items()}
-        part = replace(part, back=flat.pop("back"), kv=attention.ReferenceKV.from_dict(flat))
+        back = flat["back"].to(model.device)
+        rows = (
+            "cpu" if model.low_memory else model.device
+        )  # there each layer fetches its own when it needs them
+        flat = {name: x.to(rows) for name, x in flat.items() if name != "back"}
+        part = replace(part, back=back, kv=attention.ReferenceKV.from_dict(flat))
     return replace(part, from_cache=frozenset(report.hits))
 
 
@@ -237,7 +241,7 @@ def _finetune(model: sd.Model, dist, cond: Tensor, settings: Settings, report: R
     own = sd.private(model)
     with lora.attached(own, settings):
         for state in lora.finetune(own, dist, cond, settings):
-            yield from report(state.step, settings.lora_steps, state)
+            yield from report(state.step, state.step if state.last else settings.lora_steps, state)
         return lora.weights_of(own)
 
 

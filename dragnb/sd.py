@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dragnb import ddim, sources, weights
+from dragnb import cores, ddim, sources, weights
 from dragnb.errors import InputError
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
@@ -34,6 +34,8 @@ class Model:
     dtype            of the U-Net's weights; the autoencoder and the text encoder are float32
     name, hash       what was asked for; sha256 of the weights (not of the path)
     side             the picture side the model was trained at, in pixels
+    low_memory       gradients recompute what the pass before them could have kept, and the reference of §3.4 stays
+                     in the computer's memory: the same numbers, slower
     """
 
     unet: Any
@@ -48,6 +50,7 @@ class Model:
     name: str
     hash: str
     side: int
+    low_memory: bool = False
 
     @property
     def factor(self) -> int:
@@ -66,7 +69,11 @@ _loading = threading.Lock()
 
 
 def load(
-    model: str | Model = "clay", device: str = "auto", dtype: str = "auto", config: str | None = None
+    model: str | Model = "clay",
+    device: str = "auto",
+    dtype: str = "auto",
+    config: str | None = None,
+    low_memory: bool = False,
 ) -> Model:
     """Load a Stable Diffusion 1 once per process; the same request gives the same object again.
 
@@ -74,6 +81,7 @@ def load(
     device  "auto" (CUDA, else Apple's MPS, else CPU) or one by name
     dtype   of the U-Net: "auto" (fp32; bf16 or, on older cards, fp16 on CUDA), "fp32", "fp16", "bf16"
     config  for a single file only: a diffusers folder whose configs and tokenizer to use instead of SD 1.5's
+    low_memory  trade time for memory, see Model
 
     Raises InputError for what is no model, is of another family, is a pickle, or cannot be had here.
     """
@@ -81,15 +89,16 @@ def load(
         return model
     where = pick_device(device)
     weights_dtype = pick_dtype(dtype, where)
+    if where.type == "cpu":
+        cores.fit_threads()
     source = sources.resolve(model, config)
-    key = (str(source.path), str(source.config), str(where), weights_dtype, source.stamp())
+    key = (str(source.path), str(source.config), str(where), weights_dtype, low_memory, source.stamp())
     with _loading:  # of two threads that ask for one model, one reads it
         if key not in _loaded:
             with memory_errors("the size of the model, or dtype='fp16'"), weights.quiet():
                 parts = weights.read_parts(source, weights_dtype)
-                _loaded[key] = assemble(
-                    *parts, device=where, dtype=weights_dtype, name=str(model), hash=source.hash()
-                )
+                said = dict(name=str(model), hash=source.hash(), low_memory=low_memory)
+                _loaded[key] = assemble(*parts, device=where, dtype=weights_dtype, **said)
         _loaded.move_to_end(key)
         while len(_loaded) > KEPT_MODELS:
             _loaded.popitem(last=False)
@@ -107,6 +116,7 @@ def assemble(
     dtype=torch.float32,
     name="memory",
     hash=None,
+    low_memory=False,
 ) -> Model:
     """A Model of parts already in memory (moved to `device`, frozen); `scheduler` gives betas and prediction type.
 
@@ -127,10 +137,13 @@ def assemble(
     from dragnb import lean  # imports diffusers
 
     lean.lighten(unet)
+    if low_memory:
+        unet.enable_gradient_checkpointing()
     return Model(
         unet, vae, text_encoder, tokenizer, scheduler.alphas_cumprod.float().cpu(), prediction,
         float(vae.config.scaling_factor), device, dtype, name,
         hash or weights.hash_modules(unet, vae, text_encoder), int(unet.config.sample_size) * pixels_per_cell(vae),
+        low_memory,
     )  # fmt: skip
 
 

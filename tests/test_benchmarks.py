@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import ours, public
+from benchmarks import curves, ours, public
 from dragnb import edit
 from dragnb.config import profile
 
@@ -44,10 +44,42 @@ def test_the_public_cost_structure_does_more_of_the_same(smoke, settings, tasks)
     assert all((p == before[n]).all() and not p.requires_grad for n, p in smoke.unet.named_parameters())
 
 
+def test_settings_on_the_command_line_are_read_as_what_they_are():
+    said = ["lora_steps=60", "lora_t=used", "reference=false", "lora_stop=0.015"]
+    assert profile("fast", **dict(map(bench.a_setting, said))) == profile(
+        "fast", lora_steps=60, lora_t="used", reference=False, lora_stop=0.015
+    )
+
+
+def test_a_clay_task_is_measured_with_all_its_early_ends(
+    smoke_folder, tmp_path, capsys, monkeypatch, settings
+):
+    short = settings.replace(lora_steps=12, lora_batch=1, lora_stop=1, drag_steps=1)
+    monkeypatch.setattr(bench, "profile", lambda name, **changes: short)
+    bench.main(["--model", str(smoke_folder), "--task", "820001", "--repeats", "1", "--out", str(tmp_path),
+                "--device", "cpu"])  # fmt: skip
+    (record,) = (json.loads(p.read_text()) for p in tmp_path.glob("*.json"))
+    first = record["costs"]["dragnb"]["first edit"]
+    assert first["finetune"]["gradients"] == 10 and set(first) == {*edit.STAGES} - {"done"}
+
+
+def test_the_curves_are_drawn_and_kept(smoke_folder, tmp_path, capsys, monkeypatch, settings):
+    monkeypatch.setattr(bench, "profile", lambda name, **changes: settings)
+    monkeypatch.setattr(curves, "SIDES", (64, 128))
+    monkeypatch.setattr(curves, "PAIRS", (1, 3))
+    monkeypatch.setattr(curves, "FEW", dict(lora_steps=1, drag_steps=1, strength=0.2))
+    bench.main(["--model", str(smoke_folder), "--curves", "--repeats", "1", "--out", str(tmp_path),
+                "--device", "cpu"])  # fmt: skip
+    assert capsys.readouterr().out.count("finetune") == 4
+    points = json.loads((tmp_path / "smoke-curves-cpu.json").read_text())["points"]
+    assert points["side"]["128"]["drag"] > 0 and points["pairs"]["3"]["gigabytes"] > 0
+    assert (tmp_path / "smoke-curves-cpu.png").stat().st_size > 1000
+
+
 def test_the_command_writes_a_table_a_record_and_a_chart(
     smoke_folder, tmp_path, capsys, monkeypatch, settings
 ):
-    monkeypatch.setattr(bench, "profile", lambda name: settings)
+    monkeypatch.setattr(bench, "profile", lambda name, **changes: settings)
     bench.main(["--model", str(smoke_folder), "--side", "64", "--compare", "--repeats", "1", "--out", str(tmp_path),
                 "--device", "cpu"])  # fmt: skip
     said = capsys.readouterr().out

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dragnb.config import PROFILES, STAGES, Settings, meaning, nearest_profile, profile
+from dragnb.config import LATER, PROFILES, STAGES, Settings, meaning, nearest_profile, profile
 from dragnb.errors import InputError
 
 
@@ -95,7 +95,16 @@ def test_a_stage_depends_on_its_own_settings_and_on_those_of_the_stages_before()
     keys = [set(Settings().stage_key(stage)) for stage in STAGES]
 
     assert all(early < late for early, late in zip(keys, keys[1:], strict=False))
-    assert keys[-1] == {f.name for f in dataclasses.fields(Settings)}
+    later = set(LATER)
+    assert keys[-1] | later == {f.name for f in dataclasses.fields(Settings)} and not keys[-1] & later
+
+
+def test_a_later_setting_leaves_the_keys_of_earlier_caches_alone():
+    key = profile("clay").stage_key("invert")
+    assert not set(LATER) & set(key)
+    used = profile("clay", lora_t="used")
+    assert used.stage_key("lora") == {**profile("clay").stage_key("lora"), "lora_t": "used", "t": 681}
+    assert used.stage_key("lora") != used.replace(strength=0.5).stage_key("lora"), "it learns what is visited"
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import dragnb
 PACKAGE = Path(dragnb.__file__).parent
 LAYERS = {
     "ground": (
-        *("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile"),
+        *("errors", "config", "geometry", "ddim", "pictures", "store", "task", "taskfile", "cores"),
         *("unpickle", "archive", "layouts", "dragbench"),
     ),
-    "model": ("sd", "sources", "weights"),
-    "method": ("lora", "lean", "features", "attention", "drag", "lpips", "metrics", "dift"),
+    "model": ("sd", "sources", "weights", "lean"),
+    "method": ("lora", "tuning", "features", "attention", "drag", "lpips", "metrics", "dift"),
     "edit": ("edit", "prepare", "result", "glimpse", "pace", "worker", "session"),
     "bench": ("bench", "studies"),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand", "window"),

@@ -119,6 +119,29 @@ def test_half_precision_weights_train_a_float32_adapter(smoke_folder, z, dtype):
     assert sum(losses[-8:]) < 0.98 * sum(losses[:8])
 
 
+def test_only_the_timesteps_of_the_edit_are_learned_where_so_set(smoke, z, cond, monkeypatch):
+    seen, original = [], sd.predict
+    monkeypatch.setattr(sd, "predict", lambda m, z, t, c: seen.extend(t.tolist()) or original(m, z, t, c))
+    for lora_t in ("all", "used"):
+        settings = Settings(lora_steps=15, lora_rank=1, lora_t=lora_t, strength=0.4)
+        with lora.attached(smoke, settings):
+            list(lora.finetune(smoke, (z, torch.zeros_like(z)), cond, settings))
+    assert settings.t == 381 and max(seen[60:]) <= 381 < max(seen[:60]) and len(seen) == 120
+
+
+def test_it_ends_by_itself_when_ten_steps_gain_too_little(smoke, z, cond):
+    def run(**changes):
+        settings = Settings(lora_steps=30, lora_rank=4, lora_batch=1, lora_lr=5e-3, **changes)
+        with lora.attached(smoke, settings):
+            return list(lora.finetune(smoke, (z, torch.zeros_like(z)), cond, settings))
+
+    whole, watched, short = run(), run(lora_stop=1e-9), run(lora_stop=0.5)
+    assert [s.loss for s in watched] == [s.loss for s in whole][: len(watched)], "looking changes nothing"
+    assert [s.step for s in watched if s.score is not None] == [10, 20, 30][: len(watched) // 10]
+    assert watched[9].score < 1 and all(s.score is None for s in whole)
+    assert len(short) == 10 and [s.last for s in short] == [False] * 9 + [True] and whole[-1].last
+
+
 def test_stopping_early_keeps_what_was_learned(smoke, z, cond):
     settings = Settings(lora_steps=50, lora_rank=2, lora_batch=1)
     with lora.attached(smoke, settings):
