@@ -13,6 +13,7 @@ from benchmarks import ours
 SIDES = (128, 192, 256, 320, 384)
 PAIRS = (1, 2, 4, 8, 16)
 STAGES = ("finetune", "invert", "drag", "denoise")
+MILLISECONDS = (10, 20, 50, 100, 200, 500, 1000)  # marks of the axis
 FEW = dict(lora_steps=4, drag_steps=6, strength=0.1)  # of each stage so many, after one warm-up
 
 
@@ -66,6 +67,9 @@ def chart(found, path, title):
             )
         ax.set(xlabel=labels[what], ylabel="milliseconds a step", yscale="log", xscale="log")
         ax.set_xticks(list(points), [str(n) for n in points])
+        low, high = ax.get_ylim()
+        marks = [n for n in MILLISECONDS if low <= n <= high]
+        ax.set_yticks(marks, [str(n) for n in marks])
         ax.minorticks_off()
         ax.grid(alpha=0.3)
     fig.legend(*ax.get_legend_handles_labels(), ncols=len(STAGES), loc="outside lower center", frameon=False)

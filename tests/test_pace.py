@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dragnb import config, pace
+from dragnb import config, pace, prepare
 from dragnb.geometry import Frame
 from dragnb.prepare import Event
 from dragnb.session import Session
@@ -24,8 +24,9 @@ def measured(smoke, quick, tmp_path_factory, drag_task):
     session.close()
 
 
-def test_the_steps_of_each_stage_are_those_that_a_run_reports(smoke, quick, kept, drag_task):
-    session = Session(smoke, quick.replace(stop=0.0), kept)
+def test_the_steps_of_each_stage_are_those_that_a_run_reports(smoke, quick, cache, drag_task):
+    prepare.forget()
+    session = Session(smoke, quick.replace(stop=0.0), cache)
     session.run(drag_task)
     assert session.wait(PATIENCE)
     reported = {stage: event.n for stage, event in session.progress.items() if stage != "done"}
