@@ -11,7 +11,19 @@ __version__ = "0.1.0"
 ROOMS = (
     *("errors", "config", "geometry", "ddim", "task", "store", "dragbench"),
     *("sd", "lora", "features", "attention", "drag", "dift", "metrics"),
-    *("edit", "glimpse", "session", "baselines", "score", "bench", "studies", "picks", "preflight", "viz", "picker"),
+    *(
+        "edit",
+        "glimpse",
+        "session",
+        "baselines",
+        "score",
+        "bench",
+        "studies",
+        "picks",
+        "preflight",
+        "viz",
+        "picker",
+    ),
     *("export", "studio", "clay"),
 )
 
