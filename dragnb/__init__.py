@@ -10,21 +10,9 @@ __version__ = "0.1.0"
 
 ROOMS = (
     *("errors", "config", "geometry", "ddim", "task", "store", "dragbench"),
-    *("sd", "lora", "features", "attention", "drag", "dift", "metrics"),
-    *(
-        "edit",
-        "glimpse",
-        "session",
-        "baselines",
-        "score",
-        "bench",
-        "studies",
-        "picks",
-        "preflight",
-        "viz",
-        "picker",
-    ),
-    *("export", "studio", "clay"),
+    *("sd", "lora", "features", "attention", "drag", "dift", "metrics", "edit"),
+    *("glimpse", "session", "baselines", "score", "bench", "studies", "viz"),
+    *("picks", "preflight", "picker", "export", "studio", "clay"),
 )
 
 

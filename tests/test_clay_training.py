@@ -62,7 +62,7 @@ def test_a_killed_training_process_resumes_to_the_same_bits(finished, tmp_path):
         "--out",
         str(tmp_path),
     ]
-    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(torch.get_num_threads()))
     process = subprocess.Popen([*command, "--set", "vae_steps=100000"], env=env, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not (tmp_path / "autoencoder.pt").exists() and time.monotonic() < deadline:
