@@ -7,7 +7,7 @@ denoising and the decoding only.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ def run(
     cancel: Callable[[], bool] | None = None,
     side: int | None = None,
     start: Start | None = None,
+    lengths: Collection[int] = (),
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
@@ -43,6 +44,8 @@ def run(
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
+    lengths   numbers of lora_steps that edits to come will ask for: a fine-tune that passes them keeps its weights
+              there too, to the bit those of a fine-tune that ends there
 
     Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
     Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
@@ -54,7 +57,7 @@ def run(
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
     report = Reporter(cancel)
     with contextlib.suppress(Cancelled), sd.memory_errors(LOWER_MEMORY):
-        prepared = yield from stages(task, model, settings, store or Store(), side, report)
+        prepared = yield from stages(task, model, settings, store or Store(), side, report, lengths)
         yield from _finish(task, prepared, start, report)
 
 

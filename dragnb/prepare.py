@@ -144,11 +144,11 @@ def default_settings(model) -> Settings:
 
 
 def prepare(
-    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None
+    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None, lengths=()
 ) -> Prepared:
     """All of an edit of `task` that comes before the drag, from the cache where it is there; see `edit.run`."""
     settings = default_settings(model) if settings is None else settings
-    events = stages(task, model, settings, store or Store(), side, Reporter())
+    events = stages(task, model, settings, store or Store(), side, Reporter(), lengths)
     while True:
         try:
             next(events)
@@ -156,7 +156,9 @@ def prepare(
             return end.value
 
 
-def stages(task: DragTask, model, settings: Settings, store: Store, side: int | None, report: Reporter):
+def stages(
+    task: DragTask, model, settings: Settings, store: Store, side: int | None, report: Reporter, lengths=()
+):
     """The generator behind `prepare`: yields events, returns the Prepared."""
     report.begin("load")
     model = sd.load(model)
@@ -174,10 +176,21 @@ def stages(task: DragTask, model, settings: Settings, store: Store, side: int | 
     report.begin("finetune")
     weights: dict[str, Tensor] = {}
     if settings.lora_steps:
-        key = store.key(**base, settings=settings.stage_key("lora"))
+
+        def key_of(steps):
+            return store.key(**base, settings=settings.replace(lora_steps=steps).stage_key("lora"))
+
+        def on_the_way(steps, weights):
+            if steps in lengths:
+                store.put("lora", key_of(steps), weights())
+
         dist = found["mean"], found["std"]
         weights = yield from _kept(
-            store, "lora", key, report, lambda: _finetune(model, dist, cond, settings, report)
+            store,
+            "lora",
+            key_of(settings.lora_steps),
+            report,
+            lambda: _finetune(model, dist, cond, settings, report, on_the_way),
         )
     else:
         yield from report(0, 0)
@@ -237,10 +250,13 @@ def _encode(model: sd.Model, frame: Frame, task: DragTask, report: Reporter):
     return {"mean": mean, "std": std, "cond": cond}
 
 
-def _finetune(model: sd.Model, dist, cond: Tensor, settings: Settings, report: Reporter):
+def _finetune(
+    model: sd.Model, dist, cond: Tensor, settings: Settings, report: Reporter, on_the_way: Callable
+):
     own = sd.private(model)
     with lora.attached(own, settings):
         for state in lora.finetune(own, dist, cond, settings):
+            on_the_way(state.step, lambda: lora.weights_of(own))
             yield from report(state.step, state.step if state.last else settings.lora_steps, state)
         return lora.weights_of(own)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dragnb import bench, score
+from dragnb import bench, config, score, studies
 from dragnb.bench import __main__ as command
 from dragnb.bench import ledger, trial
 from dragnb.errors import InputError
@@ -81,7 +81,7 @@ def test_a_run_gives_one_record_a_sample_and_setting_and_tells_how_far_it_is(go)
 
 
 def test_settings_that_share_a_fine_tune_have_one_and_the_cache_goes_with_the_sample(go, quick):
-    settings = {"a": quick, "other": quick.replace(lora_steps=2), "b": quick.replace(lam=0.5)}
+    settings = {"a": quick, "other": quick.replace(lora_lr=1e-3), "b": quick.replace(lam=0.5)}
 
     done = [p.record for p in go(stand.samples(1), settings)]
 
@@ -91,6 +91,18 @@ def test_settings_that_share_a_fine_tune_have_one_and_the_cache_goes_with_the_sa
     assert {"finetune", "drag", "score"} <= done[0]["measured"]["timings"].keys()
     assert done[0]["drag"].keys() == {"steps", "reached", "tracker_px", "loss"}
     assert not (go.out / "work").exists()
+
+
+def test_the_longest_fine_tune_makes_the_shorter_ones_and_no_figure_changes(go, quick, tmp_path):
+    settings = {f"{n} steps": quick.replace(lora_steps=n) for n in (2, 0, 3, 1)}
+    done = [p.record for p in go(stand.samples(1), settings)]
+    assert [r["setting"] for r in done] == ["3 steps", "2 steps", "1 steps", "0 steps"]
+    assert [("finetune" in r["measured"]["from_cache"]) for r in done] == [False, True, True, False]
+
+    for name in settings:
+        go(stand.samples(1), {name: settings[name]}, out=tmp_path / "alone" / name)
+    alone = {k: fact for name in settings for k, fact in facts(tmp_path / "alone" / name).items()}
+    assert alone == facts(go.out)
 
 
 def test_the_seed_comes_from_the_samples_name(quick):
@@ -604,6 +616,14 @@ def test_a_grid_file_gives_settings_and_baselines_by_name(tmp_path):
         and found["none"] is bench.BESIDE["no_edit"]
         and found["p"].motion_norm == "sum"
     )
+
+
+def test_the_papers_grids_go_by_name_with_the_ceiling_only_where_the_truth_is_known():
+    both = command.grid(["methods", "ablation"], truth=True)
+
+    assert both == studies.methods(config.profile("clay")) | studies.ablation(config.profile("clay"))
+    assert "truth, encoded" not in command.grid(["methods"])
+    assert command.grid(["methods"], "sd15")["full"] == config.profile("fast")
 
 
 def test_no_scheduler_is_said_plainly(bench_command, drags, capsys, monkeypatch):

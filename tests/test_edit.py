@@ -67,6 +67,21 @@ def test_a_second_drag_repeats_the_drag_and_what_follows_only(smoke, drag_task, 
     np.testing.assert_array_equal(again.image, fresh.image, err_msg="cached and fresh must be one result")
 
 
+def test_a_long_fine_tune_keeps_what_shorter_ones_would_end_with(smoke, drag_task, quick, cache):
+    edit.prepare(drag_task, smoke, quick.replace(lora_steps=4), cache, lengths=(2, 9))
+
+    on_the_way = edit.prepare(drag_task, smoke, quick.replace(lora_steps=2), cache)
+    alone = edit.prepare(drag_task, smoke, quick.replace(lora_steps=2), Store(cache.root / "other"))
+    assert "finetune" in on_the_way.from_cache and "finetune" not in alone.from_cache
+    for name, weight in alone.weights.items():
+        assert torch.equal(weight, on_the_way.weights[name]), name
+    for steps in (3, 9):
+        fresh = edit.prepare(drag_task, smoke, quick.replace(lora_steps=steps), cache)
+        assert "finetune" not in fresh.from_cache, (
+            "only what was asked for, and only what was passed, is kept"
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [

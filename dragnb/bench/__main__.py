@@ -1,11 +1,12 @@
 """Run a sweep from the command line: `python -m dragnb.bench run`, and `export` what it found.
 
-    python -m dragnb.bench run --data clay --settings clay no_edit warp --out outputs/sweep --jobs 2
+    python -m dragnb.bench run --data clay --settings methods ablation --out outputs/sweep --jobs 2
     python -m dragnb.bench run --data drag_bench_data.zip --settings grid.json --model sd15 --out sweep --dask tcp://head:8786
     python -m dragnb.bench export outputs/sweep data/results/claybench.csv
     python -m dragnb.report outputs/sweep    # figures and a page
 
-The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}.
+The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}; "methods" and
+"ablation" are the paper's comparisons (`dragnb.studies`), from the profile that suits the model.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ import sys
 import time
 from pathlib import Path
 
-from dragnb import bench, clay, dragbench
+from dragnb import bench, clay, dragbench, studies
 from dragnb.bench import export
 from dragnb.bench.beside import BESIDE
 from dragnb.clay import claybench
 from dragnb.config import PROFILES, profile
 from dragnb.errors import InputError, did_you_mean
+from dragnb.prepare import default_settings
 from dragnb.score import Judge
 from dragnb.taskfile import parse_json
 
+STUDIES = ("methods", "ablation")
 QUIET = 30  # seconds between lines where no terminal shows a line that is rewritten
 
 
@@ -55,18 +58,27 @@ def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
     return found[:limit], problems, told
 
 
-def grid(names: list[str]) -> dict:
-    """Settings by name from profiles, the baselines of `BESIDE`, and json files of {name: {"profile": ..., ...}}."""
+def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
+    """Settings by name from profiles, the baselines of `BESIDE`, and json files of {name: {"profile": ..., ...}}.
+
+    "methods" and "ablation" are the grids of `studies`; truth: the samples' is known, so that its ceiling may join.
+    """
     found = {}
     for name in names:
-        if name in BESIDE:
+        if name == "methods":
+            found |= studies.methods(default_settings(model), truth)
+        elif name == "ablation":
+            found |= studies.ablation(default_settings(model))
+        elif name in BESIDE:
             found[name] = BESIDE[name]
         elif name in PROFILES:
             found[name] = profile(name)
         elif Path(name).suffix == ".json":
             found |= _read_grid(Path(name))
         else:
-            raise InputError(f"--settings {name}: unknown{did_you_mean(name, [*PROFILES, *BESIDE])}")
+            raise InputError(
+                f"--settings {name}: unknown{did_you_mean(name, [*STUDIES, *PROFILES, *BESIDE])}"
+            )
     return found
 
 
@@ -99,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(dest="command", required=True)
     add = commands.add_parser("run", help="do what is still to be done").add_argument
     add("--data", required=True, help='"clay", or a folder or zip of DragBench, Drag100 or drag files')
-    add("--settings", nargs="+", required=True, help=f"{', '.join([*PROFILES, *BESIDE])}, or grid.json")
+    add(
+        "--settings",
+        nargs="+",
+        required=True,
+        help=f"{', '.join([*STUDIES, *PROFILES, *BESIDE])}, or grid.json",
+    )
     add("--out", required=True, help="the run's folder")
     add("--model", default="clay")
     add("--matcher", help='whose features measure MD; default "clay" with the bundled model, else "sd21"')
@@ -138,7 +155,7 @@ def _run(args) -> int:
         progress = None
         line = _Line()
         for progress in bench.run(
-            found, grid(args.settings), args.out, args.model, judge,
+            found, grid(args.settings, args.model, args.data == "clay"), args.out, args.model, judge,
             jobs=args.jobs, client=client, resources={"GPU": args.gpus} if args.gpus else None,
             store=args.store, side=args.side, threads=args.threads, keep=args.keep,
             retry_failed=args.retry_failed, data=told,

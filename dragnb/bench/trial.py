@@ -58,19 +58,36 @@ class Plan:
     store: str | None = None
 
     def ordered(self, names) -> list[str]:
-        """Settings that share a fine-tune follow each other, and among them those that share an inversion."""
+        """Settings that share a fine-tune follow each other, and among them those that share an inversion.
+
+        Of fine-tunes that differ in length only, the longest comes first: it makes the others on its way.
+        """
         seen: dict[str, int] = {}
+
+        def first_seen(**key):
+            return seen.setdefault(Store.key(**key), len(seen))
 
         def rank(name):
             thing = self.settings[name]
             if not isinstance(thing, Settings):
-                return -1, -1
-            return tuple(
-                seen.setdefault(Store.key(**thing.stage_key(stage)), len(seen))
-                for stage in ("lora", "invert")
-            )
+                return (-1,)
+            way, inverted = _way(thing), thing.stage_key("invert")
+            return first_seen(**way), -thing.lora_steps, first_seen(**inverted)
 
         return sorted(names, key=rank)
+
+    def lengths(self, name: str, names) -> set[int]:
+        """The shorter fine-tunes that those of `names` need which the fine-tune of `name` passes on its way."""
+        longest = self.settings[name]
+        found = [
+            s for s in map(self.settings.get, names) if isinstance(s, Settings) and _way(s) == _way(longest)
+        ]
+        return {s.lora_steps for s in found if 0 < s.lora_steps < longest.lora_steps}
+
+
+def _way(settings: Settings) -> dict:
+    """What decides a fine-tune but for its length: one that is longer has been every shorter one before."""
+    return settings.stage_key("lora") | {"lora_steps": None}
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
     with _cache(plan, unit.sample.name) as store:
         for name in plan.ordered(unit.names):
             with _threads(plan.threads):
-                record, image = _trial(plan, unit.sample, name, model, store, task, truth)
+                record, image = _trial(plan, unit, name, model, store, task, truth)
             yield record | {"sample_digest": digest}, image
 
 
@@ -137,8 +154,9 @@ def _blank(plan: Plan, sample, name: str) -> dict:
     }
 
 
-def _trial(plan: Plan, sample, name: str, model, store: Store, task, truth):
+def _trial(plan: Plan, unit: Unit, name: str, model, store: Store, task, truth):
     """One sample under one setting: the record and the picture."""
+    sample = unit.sample
     record, timings, image = _blank(plan, sample, name), {}, None
     measured = {"timings": timings, "from_cache": [], "threads": plan.threads, "device": str(model.device)}
     began = time.perf_counter()
@@ -146,7 +164,8 @@ def _trial(plan: Plan, sample, name: str, model, store: Store, task, truth):
     try:
         thing = plan.settings[name]
         if isinstance(thing, Settings):
-            result = _edited(task, model, thing.replace(seed=record["seed"]), store, plan.side)
+            settings, lengths = thing.replace(seed=record["seed"]), plan.lengths(name, unit.names)
+            result = _edited(task, model, settings, store, plan.side, lengths)
             image, measured["from_cache"] = result.image, sorted(result.from_cache)
             timings |= {stage: round(seconds, 4) for stage, seconds in result.timings.items()}
             left = np.linalg.norm(result.tracks_xy[-1] - task.targets, axis=1).mean()
@@ -165,10 +184,10 @@ def _trial(plan: Plan, sample, name: str, model, store: Store, task, truth):
     return record, image if plan.keep else None
 
 
-def _edited(task, model, settings: Settings, store: Store, side):
+def _edited(task, model, settings: Settings, store: Store, side, lengths):
     """The Result of a whole edit; Ctrl-C ends the run, and what it cut short is no result."""
     event = None
-    for event in edit.run(task, model, settings, store, side=side):  # noqa: B007
+    for event in edit.run(task, model, settings, store, side=side, lengths=lengths):  # noqa: B007
         pass
     if event.data.interrupted:
         raise KeyboardInterrupt
