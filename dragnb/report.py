@@ -56,6 +56,17 @@ def write(out: str | os.PathLike) -> Path:
     return out / "report.html"
 
 
+def follow(run) -> int:
+    """Do a run, `bench.run(...)`, and show in a notebook how far it is, in one line; how many trials were done."""
+    from IPython.display import display
+
+    done, line = 0, display({"text/plain": "beginning"}, raw=True, display_id=True)
+    for done, progress in enumerate(run, 1):  # noqa: B007
+        line.update({"text/plain": str(progress)}, raw=True)
+    line.update({"text/plain": f"{done} trials done now"}, raw=True)
+    return done
+
+
 def of_metric(summary: list[dict], metric: str, kind: str = "per-image") -> dict[str, dict]:
     """The rows of `score.summarise` that tell one metric, by setting."""
     return {row["setting"]: row for row in summary if (row["metric"], row["kind"]) == (metric, kind)}

@@ -17,10 +17,32 @@ from dragnb.clay.oracle import locate
 from dragnb.clay.tasks import ClayTask
 from dragnb.errors import InputError
 from dragnb.prepare import versions
-from dragnb.summary import HIGHEST_PSNR, METRICS, Interval, Metric, agreement, bootstrap, load, summarise
+from dragnb.summary import (
+    HIGHEST_PSNR,
+    METRICS,
+    Interval,
+    Metric,
+    agreement,
+    bootstrap,
+    common,
+    difference,
+    load,
+    summarise,
+)
 from dragnb.task import DragTask, check_image
 
-__all__ = ["METRICS", "Interval", "Judge", "Metric", "agreement", "bootstrap", "load", "summarise"]
+__all__ = [
+    "METRICS",
+    "Interval",
+    "Judge",
+    "Metric",
+    "agreement",
+    "bootstrap",
+    "common",
+    "difference",
+    "load",
+    "summarise",
+]
 
 VERSION = 1  # of what the figures mean; raise it with any change to them
 DAI_RADII = (1, 10, 20)

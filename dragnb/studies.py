@@ -1,8 +1,12 @@
-"""What the paper compares, as grids for `bench.run`: the methods of its Fig. 8 and the settings of its Fig. 6 and 7."""
+"""What the paper compares, for `bench.run`: samples, the methods of its Fig. 8, the settings of its Fig. 6 and 7."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from dragnb import clay, dragbench
 from dragnb.bench import beside
+from dragnb.clay import claybench
 from dragnb.config import Settings
 from dragnb.errors import InputError, did_you_mean
 
@@ -16,6 +20,17 @@ AXES = {  # what an ablation changes, one at a time; the first three are the pap
     "r1": (1, 2, 4, 6),
     "r2": (1, 3, 6, 12),
 }
+
+
+def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
+    """(samples, problems, what they are in words) of "clay" (ClayBench) or of a benchmark's folder or zip."""
+    if data == "clay":
+        found, problems = clay.bench(), ()
+        told = f"ClayBench {claybench.VERSION} {claybench.digest()[:16]}"
+    else:
+        found, problems = dragbench.read(data)
+        told = Path(data).resolve().name
+    return found[:limit], problems, told
 
 
 def methods(base: Settings, truth: bool = True) -> dict:

@@ -139,6 +139,32 @@ def _of_sums(sums) -> float:
     return total / count
 
 
+def common(records, settings=None) -> list[dict]:
+    """The records of those samples that have every one of `settings` (default: all that occur) without an error.
+
+    What is left may be compared setting by setting: the same pictures stand behind every figure.
+    """
+    records = [r for r in records if not r.get("error")]
+    settings = list(dict.fromkeys(r["setting"] for r in records) if settings is None else settings)
+    have = {(r["sample"], r["setting"]) for r in records}
+    whole = {r["sample"] for r in records if all((r["sample"], name) in have for name in settings)}
+    return [r for r in records if r["sample"] in whole and r["setting"] in settings]
+
+
+def difference(
+    records, metric: str, setting: str, against: str, statistic=np.mean, level=0.95, draws=2000, seed=0
+) -> Interval:
+    """A setting's metric minus another's, picture by picture, and the interval of the mean: does the change matter?
+
+    Pictures differ much more than settings do; in the difference of each picture with itself that is gone, so that two
+    settings may differ for certain though their own intervals overlap. NaN where no picture has both.
+    """
+    of = {(r["sample"], r["setting"]): r.get(metric) for r in common(records, [setting, against])}
+    pairs = [(of[sample, setting], of[sample, against]) for sample in sorted({s for s, _ in of}, key=str)]
+    gaps = [a - b for a, b in pairs if a is not None and b is not None]
+    return bootstrap(gaps, statistic, None, level, draws, seed)
+
+
 def agreement(
     records, metric: str, against: str = "oracle_distance", level=0.95, draws=2000, seed=0
 ) -> Interval:

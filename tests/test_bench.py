@@ -9,20 +9,23 @@ import multiprocessing.pool
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import time
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import bench_stand_ins as stand
 import numpy as np
 import pytest
 from PIL import Image
 
+import dragnb
 from dragnb import bench, config, score, studies
 from dragnb.bench import __main__ as command
-from dragnb.bench import ledger, trial
+from dragnb.bench import identity, ledger, trial
 from dragnb.errors import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills and limits processes as Linux has it")
@@ -649,6 +652,22 @@ def test_another_run_has_another_folder_and_the_same_the_same(smoke, tmp_path):
         bench.folder(tmp_path, one, smoke, stand.judge, data="clay"),
     ]
     assert len({place, *others}) == 5
+
+
+def test_other_code_has_another_folder(smoke, tmp_path, monkeypatch):
+    before = bench.folder(tmp_path, FAST, smoke)
+    package = tmp_path / "package"
+    shutil.copytree(Path(dragnb.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(dragnb, "__file__", str(package / "__init__.py"))
+    try:
+        identity.code.cache_clear()
+        assert bench.folder(tmp_path, FAST, smoke) == before, "the same sources elsewhere are the same code"
+        with open(package / "drag.py", "a") as file:
+            file.write("# a change\n")
+        identity.code.cache_clear()
+        assert bench.folder(tmp_path, FAST, smoke) != before
+    finally:
+        identity.code.cache_clear()
 
 
 def test_the_exported_table_is_sorted_small_and_says_where_it_comes_from(go, tmp_path, capsys):

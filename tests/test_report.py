@@ -44,6 +44,21 @@ def test_the_page_holds_figures_with_intervals_pictures_and_failures(out):
     assert {r["n"] for r in rows if r["setting"] == "flaky" and r["metric"] == "md"} == {"7"}
 
 
+def test_a_run_is_followed_in_one_line(smoke, tmp_path, monkeypatch):
+    lines = []
+
+    class Line:
+        def update(self, data, raw):
+            lines.append(data["text/plain"])
+
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Line())
+    run = lambda: bench.run(stand.samples(2), {"floor": stand.floor}, tmp_path / "run", smoke)  # noqa: E731
+
+    assert report.follow(run()) == 2
+    assert lines[0].startswith("1 of 2, 0:00:00") and lines[-1] == "2 trials done now"
+    assert report.follow(run()) == 0 and lines[-1] == "0 trials done now", "what is done stays done"
+
+
 def test_a_run_scored_by_something_else_is_said_to_have_no_known_figures(smoke, tmp_path):
     list(bench.run(stand.samples(1), {"floor": stand.floor}, tmp_path / "o", smoke, stand.judge))
 

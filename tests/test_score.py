@@ -389,6 +389,38 @@ def test_agreement_counts_pictures_that_every_setting_has_and_says_when_there_is
         score.agreement(records, "mdd")
 
 
+def test_a_small_change_on_every_picture_is_certain_though_the_means_intervals_overlap():
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0, 50, 40)  # pictures differ much more than the two settings
+    records = [
+        {"sample": f"s{k}", "setting": name, "truth_psnr": easy + gain, "error": None}
+        for k, easy in enumerate(hard)
+        for name, gain in (("a", 0.0), ("b", 2 + rng.normal(0, 0.5)))
+    ]
+    rows = {r["setting"]: r for r in score.summarise(records) if r["kind"] == "per-image"}
+    assert rows["b"]["low"] < rows["a"]["high"], "their own intervals overlap"
+
+    found = score.difference(records, "truth_psnr", "b", "a")
+    assert 1.8 < found.low < found.value < found.high < 2.2
+    assert found == score.difference(records[::-1], "truth_psnr", "b", "a")
+    assert found.value == -score.difference(records, "truth_psnr", "a", "b").value
+
+
+def test_only_pictures_that_have_all_settings_are_compared():
+    records = [
+        {"sample": "s1", "setting": "a", "md": 1.0, "error": None},
+        {"sample": "s1", "setting": "b", "md": 3.0, "error": None},
+        {"sample": "s2", "setting": "a", "md": 100.0, "error": None},
+        {"sample": "s3", "setting": "a", "md": 50.0},
+        {"sample": "s3", "setting": "b", "error": "RuntimeError: no"},
+    ]
+    assert score.common(records) == records[:2]
+    assert score.common(records, ["a"]) == [records[0], records[2], records[3]]
+    assert score.difference(records, "md", "b", "a").value == 2
+    assert math.isnan(score.difference(records, "md", "b", "no such setting").value)
+    assert math.isnan(score.difference(records, "if", "b", "a").value), "no picture has the figure"
+
+
 def test_a_committed_table_comes_back_as_the_records_it_was_made_from(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(

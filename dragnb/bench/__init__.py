@@ -27,7 +27,7 @@ from pathlib import Path
 from dragnb import sd, sources
 from dragnb.bench import crew
 from dragnb.bench.beside import BESIDE
-from dragnb.bench.identity import describe, seed_of
+from dragnb.bench.identity import code, describe, seed_of
 from dragnb.bench.ledger import Ledger, about, picture_path, read
 from dragnb.bench.trial import Plan, Unit
 from dragnb.config import Settings
@@ -136,9 +136,13 @@ def _run(samples, plan: Plan, out, data: str, crew_of, retry_failed: bool) -> It
 def folder(
     parent: str | os.PathLike, settings: dict, model="clay", score=None, side=None, data: str = ""
 ) -> Path:
-    """A place in `parent` for the run of these arguments, named after them: another run has another."""
+    """A place in `parent` for the run of these arguments, named after them: another run has another.
+
+    Named after the package's sources as well: a notebook that is run again goes on where it was, but shows nothing that
+    other code has made.
+    """
     plan = _plan(settings, parent, model, score, None, side, 1, False)
-    return Path(parent) / Store.key(run=_about(plan, data))[:8]
+    return Path(parent) / Store.key(run=_about(plan, data), code=code())[:8]
 
 
 def facts(record: dict) -> dict:

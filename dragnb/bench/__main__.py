@@ -17,10 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from dragnb import bench, clay, dragbench, studies
+from dragnb import bench, studies
 from dragnb.bench import export
 from dragnb.bench.beside import BESIDE
-from dragnb.clay import claybench
 from dragnb.config import PROFILES, profile
 from dragnb.errors import InputError, did_you_mean
 from dragnb.prepare import default_settings
@@ -45,17 +44,6 @@ def main(argv=None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; the same command goes on from here\n")
         return 130
-
-
-def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
-    """(samples, problems, what they are in words) of "clay" or of a benchmark's folder or zip."""
-    if data == "clay":
-        found, problems = clay.bench(), ()
-        told = f"ClayBench {claybench.VERSION} {claybench.digest()[:16]}"
-    else:
-        found, problems = dragbench.read(data)
-        told = Path(data).resolve().name
-    return found[:limit], problems, told
 
 
 def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
@@ -144,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args) -> int:
-    found, problems, told = samples(args.data, args.limit)
+    found, problems, told = studies.samples(args.data, args.limit)
     for problem in problems:
         sys.stderr.write(f"left out: {problem}\n")
     judge = Judge(args.matcher or ("clay" if args.model == "clay" else "sd21"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+from pathlib import Path
 from typing import Any
 
+import dragnb
 from dragnb.config import Settings
 from dragnb.store import Store
 from dragnb.task import DragTask
@@ -25,6 +27,16 @@ def digest_of(task: DragTask) -> str:
     """16 hex digits of all that decides an edit: picture, points, mask, prompt."""
     parts = {field: getattr(task, field) for field in ("image", "handles", "targets", "mask", "prompt")}
     return Store.key(**parts)[:16]
+
+
+@functools.cache
+def code() -> str:
+    """A digest of this package's own sources."""
+    package = Path(dragnb.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def describe(thing) -> Any:
