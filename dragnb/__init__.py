@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 ROOMS = (
     *("errors", "config", "geometry", "ddim", "task", "store", "dragbench"),
     *("sd", "lora", "features", "attention", "drag", "dift", "metrics", "edit"),
-    *("glimpse", "session", "baselines", "score", "bench", "studies", "viz"),
+    *("glimpse", "session", "baselines", "score", "bench", "viz"),
     *("picks", "preflight", "picker", "export", "studio", "clay"),
 )
 

@@ -23,9 +23,9 @@ import pytest
 from PIL import Image
 
 import dragnb
-from dragnb import bench, config, score, studies
+from dragnb import bench, config, score
 from dragnb.bench import __main__ as command
-from dragnb.bench import identity, ledger, trial
+from dragnb.bench import identity, ledger, studies, trial
 from dragnb.errors import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills and limits processes as Linux has it")

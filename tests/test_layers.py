@@ -18,7 +18,7 @@ LAYERS = {
     "model": ("sd", "sources", "weights", "lean"),
     "method": ("lora", "tuning", "features", "attention", "drag", "lpips", "metrics", "dift"),
     "edit": ("edit", "prepare", "result", "glimpse", "pace", "worker", "session"),
-    "bench": ("bench", "studies"),
+    "bench": ("bench",),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand", "window"),
     "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio", "report"),
     "world": ("clay",),

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from dragnb import config, studies
+from dragnb import config
+from dragnb.bench import studies
 from dragnb.config import Settings
 from dragnb.errors import InputError
 

@@ -6,7 +6,7 @@
     python -m dragnb.report outputs/sweep    # figures and a page
 
 The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}; "methods" and
-"ablation" are the paper's comparisons (`dragnb.studies`), from the profile that suits the model.
+"ablation" are the paper's comparisons (`bench.studies`), from the profile that suits the model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from dragnb import bench, studies
-from dragnb.bench import export
+from dragnb import bench
+from dragnb.bench import export, studies
 from dragnb.bench.beside import BESIDE
 from dragnb.config import PROFILES, profile
 from dragnb.errors import InputError, did_you_mean
