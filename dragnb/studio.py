@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dragnb import export, frames, panels, preflight
+from dragnb import export, frames, pages, panels, preflight
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.panels import W, row
@@ -39,7 +39,7 @@ class Studio:
     out    folder for what is exported
 
     Drags run in a thread of `session`, so the page stays awake; `session.wait()` waits for them. `close()` ends the
-    thread and lets go of the memory; a cell that is only run again keeps the old studio alive.
+    thread and lets go of the memory; so does running its cell again, unless a name still refers to the studio.
     """
 
     def __init__(self, what, model="clay", settings: Settings | None = None, side=None, store=None, out="."):
@@ -236,8 +236,10 @@ class Studio:
         return out / self._stems[snapshot]
 
     def _ipython_display_(self):
+        from IPython import get_ipython
         from IPython.display import display
 
+        pages.take_place(self, get_ipython())
         display(self.widget)
 
 

@@ -20,7 +20,7 @@ LAYERS = {
     "edit": ("edit", "prepare", "result", "glimpse", "pace", "worker", "session"),
     "bench": ("bench",),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand", "window"),
-    "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "studio", "report"),
+    "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "pages", "studio", "report"),
     "world": ("clay",),
     "score": ("score", "summary", "baselines"),
 }
