@@ -22,6 +22,7 @@ from dragnb.prepare import Event
 
 TELL_EVERY = 0.1  # seconds between two reports of progress, and between two live previews
 PREVIEW_SHARE = 5  # after a preview that took so long, the next one comes this many times as long later
+CLOSING = 5.0  # seconds that closing waits for the step under way; a download may take minutes
 FINISHING = ("decode", "done")  # too late to stop: the picture is there
 
 log = logging.getLogger(__name__)
@@ -94,11 +95,11 @@ class Worker:
         return not any(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
-        """End the job, tell nobody any more, take no other."""
+        """End the job at its next event, tell nobody any more, take no other."""
         self._closed = True
         self._stop.set()
         self._listeners.clear()
-        self.wait()
+        self.wait(CLOSING)
 
     def say(self, line: str) -> None:
         """Tell what happened."""

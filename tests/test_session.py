@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dragnb import edit
+from dragnb import edit, glimpse
 from dragnb.errors import InputError
 from dragnb.prepare import Event
 from dragnb.session import Session
@@ -117,6 +117,44 @@ def test_listeners_are_told_ten_times_a_second_and_a_broken_one_ends_nothing(cap
     assert worker.wait(10) and made
     assert 4 <= len(told) <= 4 + (told[-1] - told[0]) / 0.1
     assert "a listener failed" in caplog.text
+
+
+def test_the_live_preview_is_looked_at_ten_times_a_second_at_most(monkeypatch):
+    worker, looked = Worker(), []
+
+    def preview(event):
+        looked.append(time.monotonic())
+        return np.full((1, 1, 3), event.i, np.uint8)
+
+    monkeypatch.setattr(glimpse, "preview", preview)
+    worker.do("tick", ticks(100, 0.005))
+    assert worker.wait(10) and worker.preview is not None
+    assert 3 <= len(looked) <= 2 + (looked[-1] - looked[0]) / 0.1
+
+
+def test_a_preview_that_is_dear_is_made_less_often(monkeypatch):
+    worker, looked = Worker(), []
+    monkeypatch.setattr(
+        glimpse, "preview", lambda event: looked.append(1) or time.sleep(0.1) or np.zeros((1, 1, 3))
+    )
+    begin = time.monotonic()
+    worker.do("tick", ticks(100, 0.01))
+    assert worker.wait(10)
+    assert 2 <= len(looked) <= 2 + (time.monotonic() - begin) / 0.5, "a sixth of the time at most"
+
+
+def test_closing_does_not_wait_for_a_step_that_takes_minutes(monkeypatch):
+    worker, gone = Worker(), threading.Event()
+
+    def download():
+        gone.wait(PATIENCE)
+        yield Event("load", 1, 1, 0.0)
+
+    monkeypatch.setattr("dragnb.worker.CLOSING", 0.05)
+    worker.do("drag", download(), lambda data: pytest.fail("it went on"))
+    worker.close()
+    gone.set()
+    assert worker.wait(5) and not worker.busy and worker.problem is None
 
 
 def test_a_listener_may_wait_for_the_page_while_the_page_waits_for_the_lock():
