@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dragnb import ddim, sd
+from dragnb import ddim, sd, sources
 from dragnb.config import Settings
 from dragnb.geometry import Frame
 from dragnb.prepare import Event
@@ -31,7 +31,7 @@ DECIDES = {  # stage -> the settings that decide what one step of it costs
 }
 GUIDED = ("invert", "denoise")  # twice the work where guidance is on
 NAMES = {"finetune": "fine-tune", "invert": "inversion"}
-UNKNOWN = "how long a drag takes here is not measured yet: the first one tells"
+UNKNOWN = "how long a drag takes here is not measured yet: the first one tells, or *measure* in the studio"
 PEAK_RESET = Path("/proc/self/clear_refs")
 
 
@@ -77,9 +77,11 @@ class Pace:
                 self._put(self._key(stage, model, settings, frame), [first.seconds, each, peak])
 
     def side(self, model) -> int | None:
-        """The side at which a model works when nobody says; None before its first drag here."""
-        found = [model.side] if isinstance(model, sd.Model) else self._get(self._key("side", model))
-        return int(found[0]) if found else None
+        """The side at which a model works when nobody says; None where only its first drag here will tell."""
+        if isinstance(model, sd.Model):
+            return model.side
+        found = self._get(self._key("side", model))
+        return int(found[0]) if found else sources.side(model)
 
     def expect(self, model, settings: Settings, frame: Frame, done: Collection[str] = ()) -> Expected:
         """What a run will take at most, without the stages that are `done` already."""

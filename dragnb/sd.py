@@ -60,8 +60,7 @@ class Model:
 
 def pixels_per_cell(vae) -> int:
     """How many picture pixels, a side, one latent cell of this autoencoder stands for."""
-    channels = getattr(vae.config, "block_out_channels", None) or vae.config.decoder_block_out_channels
-    return 2 ** (len(channels) - 1)
+    return sources.pixels_per_cell(vae.config)
 
 
 _loaded: OrderedDict[tuple, Model] = OrderedDict()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from dragnb.errors import InputError, did_you_mean
 from dragnb.weights import PARTS, Source, read_json, weight_files
 
 HUB_NAMES = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+SD15_SIDE = 512  # pixels
 CONFIG_FILES = ["model_index.json", "*/*config.json", "tokenizer/*"]
 WEIGHT_FILES = [f"{part}/*.safetensors" for part in PARTS] + [f"{part}/*.index.json" for part in PARTS]
 SKIPPED_FILES = ["*.fp16.*", "*non_ema*", "safety_checker/*", "feature_extractor/*"]
@@ -42,6 +44,25 @@ def resolve(model: str | os.PathLike, config: str | os.PathLike | None = None) -
             "diffusers folder, a .safetensors file"
         )
     return _folder(download(hub_id, CONFIG_FILES + WEIGHT_FILES), text)
+
+
+def side(model: str | os.PathLike) -> int | None:
+    """The picture side that a model was trained at, from its config; None where only loading would tell."""
+    text = os.fspath(model)
+    if text in HUB_NAMES or text.lower().endswith(".safetensors"):
+        return SD15_SIDE
+    try:
+        folder = clay_folder() if text == "clay" else Path(text).expanduser()
+        unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
+        return int(unet["sample_size"]) * pixels_per_cell(vae)
+    except (InputError, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def pixels_per_cell(config: Mapping) -> int:
+    """How many picture pixels, a side, one latent cell of the autoencoder with this config stands for."""
+    channels = config.get("block_out_channels") or config["decoder_block_out_channels"]
+    return 2 ** (len(channels) - 1)
 
 
 def clay_folder() -> Path:

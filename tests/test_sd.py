@@ -53,6 +53,16 @@ def test_a_loaded_model_is_frozen_float32_and_knows_its_size(smoke):
     assert (smoke.side, smoke.factor) == (256, 8)
 
 
+def test_the_side_of_a_model_is_known_before_it_is_loaded_where_its_config_is_here(
+    smoke, smoke_folder, folder, monkeypatch
+):
+    monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("it asked the network"))
+    assert sources.side(smoke_folder) == smoke.side and sources.side("clay") == 256
+    assert sources.side("sd15") == sources.side("some/file.safetensors") == 512
+    rewrite(folder / "vae" / "config.json", block_out_channels=None, decoder_block_out_channels=None)
+    assert sources.side(folder) is sources.side("owner/name") is sources.side("") is None
+
+
 def test_the_hash_follows_the_weights_and_not_the_path(smoke, folder):
     assert sd.load(str(folder), device="cpu").hash == smoke.hash
     other = clay_model.save_folder(clay_model.build("smoke", seed=1), folder)
