@@ -21,7 +21,7 @@ from dragnb.task import DragTask, read_image
 WEB = ("http://", "https://")
 MAX_BYTES = 512 * 2**20
 TIMEOUT = 20  # seconds
-NAME = 100  # characters that are kept of a file's name
+NAME = 200  # bytes that are kept of a file's name; most disks take 255
 ARROW = "→"
 NOTEBOOK = "04_pick_points.ipynb"
 NUMBERS = re.compile(r"-?\d+(?:\.\d+)?")
@@ -36,7 +36,7 @@ def uploads(value) -> list[tuple[str, bytes]]:
 
 def read_bytes(name: str, content: bytes) -> DragTask | np.ndarray:
     """A zipped drag file, or a picture; InputError says what is wrong with it, by its own name."""
-    name = PurePath(name).name[-NAME:] or "file"
+    name = PurePath(name).name.encode(errors="ignore")[-NAME:].decode(errors="ignore") or "file"
     if not content:
         raise InputError(f"{name} is empty")
     if name.lower().endswith(".json"):

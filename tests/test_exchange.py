@@ -69,6 +69,7 @@ def without(member, data: bytes, put=None) -> bytes:
         ("a.zip", lambda z: without("image.png", z), "image.png: .* does not exist"),
         ("a.zip", lambda z: without("task.json", z, {"size": [9, 9]}), "size is 9×9, image.png is 150×90"),
         ("../../a.png", lambda z: b"x", "image: a.png cannot be read"),
+        ("猫" * 100 + ".txt", lambda z: b"x", r"猫.txt cannot be read"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_one_line(task, tmp_path, name, content, said):
