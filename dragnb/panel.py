@@ -13,6 +13,11 @@ from dragnb.hand import TOOLS
 from dragnb.picks import Picks
 
 BIGGEST_BRUSH = 200  # radius in picture pixels
+ROWS = (  # of buttons: for the points and all steps, for the mask, for the view
+    ("undo", "redo", "delete point", "delete pair", "clear points"),
+    ("around the path", "fill", "invert", "clear mask"),
+    ("zoom in", "zoom out", "fit", "let go"),
+)
 TOOL_KEYS = {"p": "points", "b": "brush", "r": "rectangle", "l": "lasso", "h": "pan"}
 HELP = (
     "Click a handle, then its target, or drag from one to the other. Drag a point or an arrow to move it; a press on "
@@ -62,7 +67,7 @@ class Panel:
             button.layout.width = "auto"
             button.on_click(lambda _, name=name: run(name))
             self.buttons[name] = button
-        return self._row(*self.buttons.values())
+        return self._widgets.VBox([self._row(*(self.buttons[name] for name in names)) for names in ROWS])
 
     def _folds(self, actions):
         keys = TOOL_KEYS | {"e": "eraser", "[ ]": "brush size"} | {a[0]: name for name, a in actions.items()}

@@ -31,6 +31,7 @@ SWITCHES = {  # the setting that is zero, or False, where a stage is off
     "lam": ("mask term", "holds what is outside the mask while dragging; without it the rest drifts"),
 }
 REUSED = "same picture, prompt and model: reused"
+NOTHING = "Nothing has been dragged yet: pick, then press Run."
 STAGES = {"finetune": "fine-tune", "invert": "invert, record"}
 
 
@@ -53,7 +54,14 @@ def picture(width: str) -> W.Image:
 
 def put(image: W.Image, jpeg: bytes) -> None:
     """Show a JPEG there, or nothing: an empty one would be drawn as a broken picture."""
-    image.value, image.layout.display = jpeg, "" if jpeg else "none"
+    image.value = jpeg
+    show_if(jpeg, image)
+
+
+def show_if(yes, *widgets) -> None:
+    """Show widgets or hide them, all alike."""
+    for widget in widgets:
+        widget.layout.display = "" if yes else "none"
 
 
 def row(*children) -> W.HBox:
@@ -141,7 +149,7 @@ class SettingsPanel:
             self.profile.value = config.nearest_profile(default_settings(change["new"]))[0]
 
     def _which(self) -> None:
-        self.folder.layout.display = "none" if self.models.value else ""
+        show_if(not self.models.value, self.folder)
 
 
 class ResultPanel:
@@ -152,11 +160,11 @@ class ResultPanel:
     def __init__(self):
         self.view = W.ToggleButtons(options=self.VIEWS)
         self.part = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="after", readout=False)
-        self.image = picture("512px")
-        self.widget = W.VBox([self.view, self.part, self.image])
-        self._result: Result | None = None
+        self.nothing, self.image = W.HTML(NOTHING), picture("512px")
+        self.widget = W.VBox([self.nothing, self.view, self.part, self.image])
         self.view.observe(self._draw, "value")
         self.part.observe(self._draw, "value")
+        self.show(None)
 
     def show(self, result: Result | None) -> None:
         """Show this edit, or nothing."""
@@ -165,7 +173,9 @@ class ResultPanel:
 
     def _draw(self, _=None) -> None:
         result, view = self._result, self.view.value
-        self.part.layout.display = "" if view == self.VIEWS[0] else "none"
+        show_if(result is None, self.nothing)
+        show_if(result is not None, self.view)
+        show_if(result is not None and view == self.VIEWS[0], self.part)
         if result is None:
             put(self.image, b"")
             return
@@ -222,8 +232,9 @@ class TravelPanel:
     def _draw(self) -> None:
         result, step = self._result, self.step.value
         self.branch.disabled = result is None or step not in self._looks
+        show_if(result is not None, self.step, self.branch)
         if result is None:
-            self.text.value = ""
+            self.text.value = NOTHING
             return
         far = ", ".join(f"{d:.1f}" for d in result.states[step].distance.tolist())
         self.text.value = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def test_the_canvas_has_the_pictures_shape_and_turns_its_own_pixels_into_the_pic
     event(picker, "mouse_down", x=299.9, y=0.0)
 
     assert picker.picks.points == [(10, 20), (149, 0)]
+
+
+def test_the_length_in_pixels_of_the_picture_is_written_while_the_arrow_is_drawn(picker, monkeypatch):
+    written = []
+    monkeypatch.setattr(ipycanvas.Canvas, "fill_text", lambda self, text, *_: written.append(text))
+    mouse(picker, (20, 20), (50, 60), lift=False)
+    assert written[-2:] == ["1", "50 px"]
+    event(picker, "mouse_move", x=2 * 60 + 1, y=2 * 20 + 1)
+    assert written[-1] == "40 px"
 
 
 def test_mouse_touch_and_a_pointer_that_leaves_all_end_a_gesture(picker):
@@ -396,10 +406,13 @@ def test_a_stroke_of_a_hundred_moves_sends_a_few_words_each_and_no_pixels(sent):
     picker.panel.text.observe(said.append, "value")
 
     mouse_moves = [(100 + 10 * k, 100 + 5 * k) for k in range(100)]
+    begin = time.thread_time()
     for place in mouse_moves:
         x, y = picker.hand.window.on_sheet(*place)
         event(picker, "mouse_move", x=x, y=y)
+    spent = time.thread_time() - begin
 
+    assert spent < 0.1, "a stroke may not keep the kernel busy"
     assert len(sent) == 100 and not said
     assert sum(pixels for _, pixels in sent) == commands(sent, "putImageData") == 0
     assert max(len(json.dumps(message)) for message, _ in sent) < 2000

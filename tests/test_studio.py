@@ -239,6 +239,15 @@ def test_an_empty_place_for_a_picture_is_not_shown(studio):
     assert {place.layout.display for place in places} == {"none"}
 
 
+def test_before_the_first_drag_result_and_time_travel_say_so_and_offer_nothing(studio):
+    result, travel = studio.result, studio.travel
+    offered = [result.view, result.part, travel.step, travel.branch]
+    assert result.nothing.value == travel.text.value == panels.NOTHING
+    assert {widget.layout.display for widget in offered} == {"none"}
+    press(studio, studio.run_button)
+    assert {widget.layout.display for widget in offered} == {""} and result.nothing.layout.display == "none"
+
+
 def test_every_view_of_the_result_is_another_picture_and_follows_its_slider(done):
     seen = set()
     for view in panels.ResultPanel.VIEWS:
