@@ -6,10 +6,8 @@ Every file is written beside its place and then renamed, so it is there as a who
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,12 +31,9 @@ def save_png(path: str | os.PathLike, result: Result) -> Path:
 
     `DragTask.load(path)` reads the drag back, `taskfile.record(path)` settings, seed, model, versions.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        packed = result.task.save(Path(folder) / "task.zip").read_bytes()
-    buffer = io.BytesIO()
-    Image.fromarray(result.image).save(buffer, "PNG", pnginfo=taskfile.provenance(packed, result.record))
     with _written(path) as temp:
-        temp.write_bytes(buffer.getvalue())
+        info = taskfile.provenance(result.task.packed(), result.record)
+        Image.fromarray(result.image).save(temp, "PNG", pnginfo=info)
     return Path(path)
 
 

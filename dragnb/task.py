@@ -113,9 +113,8 @@ class DragTask:
         path = Path(path)
         try:
             if path.suffix.lower() == ".zip":
-                with replacing(path) as temp, tempfile.TemporaryDirectory() as folder:
-                    self._write(Path(folder))
-                    taskfile.pack(Path(folder), temp)
+                with replacing(path) as temp:
+                    temp.write_bytes(self.packed())
             else:
                 with taskfile.replacing_folder(path) as temp:
                     self._write(temp)
@@ -123,6 +122,12 @@ class DragTask:
             reason = error.strerror or error
             raise InputError(f"{path} cannot be written ({reason}); save the task elsewhere") from error
         return path
+
+    def packed(self) -> bytes:
+        """The task as the bytes of a zip."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(Path(folder))
+            return taskfile.pack(Path(folder))
 
     def _write(self, folder: Path) -> None:
         pairs = [

@@ -149,11 +149,13 @@ def record(path: Path) -> dict:
         raise InputError(f"{path} is no PNG that an edit made: it carries no record") from None
 
 
-def pack(folder: Path, path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def pack(folder: Path) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in MEMBERS:
             if (folder / name).exists():
                 archive.write(folder / name, name)
+    return packed.getvalue()
 
 
 @contextlib.contextmanager
