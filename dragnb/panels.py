@@ -32,6 +32,9 @@ SWITCHES = {  # the setting that is zero, or False, where a stage is off
 }
 REUSED = "same picture, prompt and model: reused"
 NOTHING = "Nothing has been dragged yet: pick, then press Run."
+LOOK = (
+    "Move the slider to see a step: its picture in one leap, its features, and another way to go from there."
+)
 STAGES = {"finetune": "fine-tune", "invert": "invert, record"}
 
 
@@ -237,7 +240,8 @@ class TravelPanel:
             self.text.value = NOTHING
             return
         far = ", ".join(f"{d:.1f}" for d in result.states[step].distance.tolist())
-        self.text.value = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"
+        said = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"
+        self.text.value = said if self._looks else f"{said}<br>{LOOK}"
         if step in self._looks:
             seen, tracks = self._looks[step], result.tracks_xy[: step + 1]
             put(self.image, frames.jpeg(frames.marked(seen.image, tracks, result.task.targets)))
@@ -258,10 +262,10 @@ def progress(events: Iterable[Event], running: bool = True) -> str:
         else:
             note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
         most = event.n or 1
-        bar = f'<progress style="width: 80px" max="{most}" value="{most if over else event.i}"></progress>'
+        bar = f'<progress style="width: 56px" max="{most}" value="{most if over else event.i}"></progress>'
         name = STAGES.get(event.stage, event.stage)
-        rows.append(f"<tr><td>{name}</td><td>{bar}</td><td>{note}</td></tr>")
-    return f'<table style="line-height: 1.5; white-space: nowrap">{"".join(rows)}</table>' if rows else ""
+        rows.append(f'<tr><td style="white-space: nowrap">{name}</td><td>{bar}</td><td>{note}</td></tr>')
+    return f'<table style="line-height: 1.3">{"".join(rows)}</table>' if rows else ""
 
 
 def message(said: str, problem: Problem | None) -> str:
