@@ -72,25 +72,17 @@ def of_metric(summary: list[dict], metric: str, kind: str = "per-image") -> dict
     return {row["setting"]: row for row in summary if (row["metric"], row["kind"]) == (metric, kind)}
 
 
-def plane_figure(summary: list[dict], x: str = "md", y: str = "if"):
+def plane_figure(summary: list[dict], x: str = "md", y: str = "if", ax=None):
     """Settings as points with their intervals in the plane of two metrics (DragDiffusion, Fig. 8); None without any."""
     across, up = of_metric(summary, x), of_metric(summary, y)
-    both = [setting for setting in across if setting in up]
-    if not both:
+    points = {
+        setting: tuple((row["value"], row["low"], row["high"]) for row in (across[setting], up[setting]))
+        for setting in across
+        if setting in up
+    }
+    if not points:
         return None
-    fig, axes = viz.figure(size=(6.4, 4.2))
-    ax, marks = axes[0, 0], "osD^vP*X"
-    for k, setting in enumerate(both):
-        a, b = across[setting], up[setting]
-        bars = [[[row["value"] - row["low"]], [row["high"] - row["value"]]] for row in (a, b)]
-        look = dict(
-            fmt=marks[k % len(marks)], color=viz.COLORS[k % len(viz.COLORS)], capsize=2, label=setting
-        )
-        ax.errorbar(a["value"], b["value"], xerr=bars[0], yerr=bars[1], **look)
-    ax.set(xlabel=_label(x), ylabel=_label(y), title="means over pictures, 95 % intervals")
-    ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return fig
+    return viz.plane(points, _label(x), _label(y), "means over pictures, 95 % intervals", ax)
 
 
 def _label(metric: str) -> str:
