@@ -38,7 +38,14 @@ class Panel:
 
         self._widgets, self._tabled = ipywidgets, None
         self.text = ipywidgets.HTML()
-        rows = [self._tools(), self._buttons(actions, run), sheet, self.text, self._folds(actions)]
+        rows = [
+            self._tools(),
+            self._buttons(actions, run),
+            sheet,
+            self._prompt(),
+            self.text,
+            self._folds(actions),
+        ]
         self.widget = ipywidgets.VBox(rows)
 
     def _row(self, *children):
@@ -69,6 +76,14 @@ class Panel:
             self.buttons[name] = button
         return self._widgets.VBox([self._row(*(self.buttons[name] for name in names)) for names in ROWS])
 
+    def _prompt(self):
+        style, layout = {"description_width": "auto"}, {"width": "98%", "max_width": "512px"}
+        self.prompt = self._widgets.Text(
+            continuous_update=False, description="prompt", style=style, layout=layout
+        )
+        self.prompt.placeholder = "what the picture shows, as: a green rabbit"
+        return self.prompt
+
     def _folds(self, actions):
         keys = TOOL_KEYS | {"e": "eraser", "[ ]": "brush size"} | {a[0]: name for name, a in actions.items()}
         said = ", ".join(f"<b>{html.escape(key)}</b> {name}" for key, name in keys.items())
@@ -84,11 +99,10 @@ class Panel:
     def _texts(self):
         widgets, wide = self._widgets, {"width": "95%", "height": "7em"}
         self.table = widgets.Textarea(continuous_update=False, layout=wide)
-        self.prompt = widgets.Text(continuous_update=False, description="prompt", layout={"width": "95%"})
         self.parameters = widgets.Textarea(disabled=True, layout=wide)
         means = widgets.Label("A pair a line, x y → x y in picture pixels. Type here, then click elsewhere.")
         copy = widgets.Label("To copy, as parameters of notebook 04:")
-        return widgets.VBox([means, self.table, self.prompt, copy, self.parameters])
+        return widgets.VBox([means, self.table, copy, self.parameters])
 
     def _files(self):
         widgets = self._widgets

@@ -18,7 +18,7 @@ def notes(picks: Picks, settings: Settings | None = None, side: int | None = Non
     side      the model's picture size in pixels, for what is lost by resizing; without it nothing is said of either
     """
     ends = np.array(picks.points[: len(picks.points) // 2 * 2], float).reshape(-1, 2, 2)
-    said = _of_mask(picks) + _of_paths(ends)
+    said = _of_prompt(picks) + _of_mask(picks) + _of_paths(ends)
     if picks.waiting:
         said.append(f"pair {len(ends) + 1} has no target yet")
     if side is not None:
@@ -26,6 +26,12 @@ def notes(picks: Picks, settings: Settings | None = None, side: int | None = Non
         said += _of_reach(ends, frame, settings) if settings is not None else []
         said += _of_size(frame)
     return said
+
+
+def _of_prompt(picks: Picks) -> list[str]:
+    if picks.prompt.strip():
+        return []
+    return ["no prompt: say what the picture shows, or the model may take it for something else"]
 
 
 def _of_mask(picks: Picks) -> list[str]:

@@ -11,13 +11,20 @@ from dragnb.preflight import notes
 @pytest.fixture
 def picks():
     """A picture half as wide again as the model's, its middle free to change, one drag of 100 px in it."""
-    picks = Picks(np.zeros((512, 768, 3), np.uint8), [(300, 200), (400, 200)])
+    picks = Picks(np.zeros((512, 768, 3), np.uint8), [(300, 200), (400, 200)], prompt="a cat")
     picks.rectangle((100, 100), (700, 400))
     return picks
 
 
 def test_nothing_is_said_of_an_ordinary_drag(picks):
     assert notes(picks) == []
+
+
+def test_a_prompt_that_is_missing_is_asked_for(picks):
+    picks.set_prompt(" ")
+    assert notes(picks) == [
+        "no prompt: say what the picture shows, or the model may take it for something else"
+    ]
 
 
 def test_an_empty_and_a_full_mask_are_explained(picks):
