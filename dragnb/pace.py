@@ -31,7 +31,7 @@ DECIDES = {  # stage -> the settings that decide what one step of it costs
 }
 GUIDED = ("invert", "denoise")  # twice the work where guidance is on
 NAMES = {"finetune": "fine-tune", "invert": "inversion"}
-UNKNOWN = "how long a drag takes here is not measured yet: the first one tells, or *measure* in the studio"
+UNKNOWN = 'how long a drag takes here is not measured yet: the first one tells, or "measure" in the studio'
 PEAK_RESET = Path("/proc/self/clear_refs")
 
 

@@ -63,6 +63,7 @@ class Studio:
 
     def _build(self):
         self.run_button = self._button("Run", "drag, in the background", self.run)
+        self.run_button.button_style = "primary"
         self.stop_button = self._button("Stop", "keep what there is; again: at once", self.session.stop)
         self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
         self.measure_button = self._button(
