@@ -53,7 +53,7 @@ def save_mp4(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float =
         import imageio_ffmpeg
     except ImportError as error:
         raise InputError("an MP4 needs imageio-ffmpeg: pip install 'dragnb[video]'; or save a GIF") from error
-    pictures = [_small(frame) for frame in frames]
+    pictures = [_even(_small(frame)) for frame in frames]
     pictures += [pictures[-1]] * round(HOLD * fps)
     with _written(path) as temp:
         writer = imageio_ffmpeg.write_frames(
@@ -103,6 +103,11 @@ def _small(frame: np.ndarray) -> Image.Image:
     picture = Image.fromarray(frame)
     picture.thumbnail((FILM_SIDE, FILM_SIDE))
     return picture
+
+
+def _even(picture: Image.Image) -> Image.Image:
+    """H.264 takes sides of even numbers only."""
+    return picture.crop((0, 0, *(max(2, n // 2 * 2) for n in picture.size)))
 
 
 @contextlib.contextmanager
