@@ -192,13 +192,14 @@ def test_filling_paints_what_is_enclosed_and_says_so_where_nothing_is(picks):
 def test_the_suggested_mask_holds_every_path_with_room_around_it_and_nothing_far_away(picks):
     with pytest.raises(InputError, match="pick a handle and its target first"):
         picks.around_paths()
-    picks.set_points([(30, 30), (50, 30), (120, 80)])
-
+    picks.set_points([(20, 20), (24, 20), (120, 80)])
     picks.around_paths()
+    assert box(picks.mask) == (0, 54, 0, 50), "a fifth of the picture at least; none for a handle that waits"
 
-    assert box(picks.mask) == (20, 60, 20, 40), (
-        "half the path's length around it; none for a handle that waits"
-    )
+    picks.clear_mask()
+    picks.set_points([(45, 50), (75, 50)])
+    picks.around_paths()
+    assert box(picks.mask) == (0, 120, 5, 89), "one and a half lengths of the path"
 
 
 def test_a_mask_of_another_size_is_refused(picks):
