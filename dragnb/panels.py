@@ -262,7 +262,7 @@ def progress(events: Iterable[Event], running: bool = True) -> str:
         else:
             note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
         most = event.n or 1
-        bar = f'<progress style="width: 56px" max="{most}" value="{most if over else event.i}"></progress>'
+        bar = f'<progress style="width: 36px" max="{most}" value="{most if over else event.i}"></progress>'
         name = STAGES.get(event.stage, event.stage)
         rows.append(f'<tr><td style="white-space: nowrap">{name}</td><td>{bar}</td><td>{note}</td></tr>')
     return f'<table style="line-height: 1.3">{"".join(rows)}</table>' if rows else ""
