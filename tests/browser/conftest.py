@@ -3,6 +3,7 @@
 import json
 import secrets
 import shutil
+import sys
 
 import nbformat
 import pytest
@@ -47,8 +48,8 @@ def lab(chromium, tmp_path_factory):
     token, port = secrets.token_hex(8), free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
-        "jupyterlab", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--no-browser",
-        "--allow-root", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
+        sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+        "--no-browser", "--allow-root", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
         "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
     with served(command, f"{url}/api/status?token={token}", home):

@@ -6,18 +6,21 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+
+from dragnb.easel import CHOSEN, HANDLE, TARGET
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "browser"
-PATIENCE = 240  # seconds for anything that a busy machine may be slow with
+PATIENCE = 600  # seconds for anything that a busy machine may be slow with
 START = 300  # seconds for the server to answer for the first time
+RARE = (HANDLE, TARGET, CHOSEN, "white", "black")  # colours of few pixels that a GIF must not lose
 FOLDERS = (
     "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR",
     "JUPYTERLAB_WORKSPACES_DIR", "DRAGNB_CACHE",
@@ -49,7 +52,7 @@ class Page:
 
     def __init__(self, page, lab, name):
         self.page, self.lab, self.name, self.errors = page, lab, name, []
-        self._touch = None
+        self._session = None
         page.set_default_timeout(PATIENCE * 1000)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
@@ -93,7 +96,11 @@ class Page:
         box, size = self.canvas.bounding_box(), self.canvas.evaluate("c => [c.width, c.height]")
         return box["x"] + x * box["width"] / size[0], box["y"] + y * box["height"] / size[1]
 
-    def drag(self, start, end, steps: int = 25, touch: bool = False) -> None:
+    def drag(self, start, end, steps: int = 25, touch: bool = False, pen: bool = False) -> None:
+        if pen:
+            for kind, place in (("Pressed", start), ("Moved", end), ("Released", end)):
+                self._pen(f"mouse{kind}", place)
+            return
         if not touch:
             self.page.mouse.move(*self.at(*start))
             self.page.mouse.down()
@@ -108,8 +115,16 @@ class Page:
     def fingers(self, kind: str, *places) -> None:
         """A touch event with fingers at these places of the canvas."""
         points = [dict(zip("xy", self.at(*place), strict=True)) for place in places]
-        self._touch = self._touch or self.page.context.new_cdp_session(self.page)  # one holds all fingers
-        self._touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        self._send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def _pen(self, kind: str, place) -> None:
+        x, y = self.at(*place)
+        event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
+        self._send("Input.dispatchMouseEvent", event | {"pointerType": "pen"})
+
+    def _send(self, method: str, params: dict) -> None:
+        self._session = self._session or self.page.context.new_cdp_session(self.page)  # one holds all fingers
+        self._session.send(method, params)
 
     def tap(self, x: float, y: float, touch: bool = False) -> None:
         (self.page.touchscreen.tap if touch else self.page.mouse.click)(*self.at(x, y))
@@ -127,16 +142,31 @@ class Page:
         self.canvas.evaluate("c => c.focus()")
         self.page.keyboard.press(name)
 
-    def portrait(self, name: str) -> None:
-        """The widget alone, for a README; with fewer colours the points would lose theirs."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
+    def portrait(self) -> Image.Image:
+        """The widget alone."""
         shown = self.page.locator(".jp-OutputArea-output").filter(has=self.page.locator("canvas")).first
-        with Image.open(io.BytesIO(shown.screenshot())) as picture:
-            picture.convert("RGB").save(SHOTS / f"{name}.png", optimize=True)
+        return Image.open(io.BytesIO(shown.screenshot())).convert("RGB")
 
     def shot(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def keep(name: str, *pictures: Image.Image, seconds: float = 1.0) -> None:
+    """Pictures for a README: one as a PNG, several as a GIF of the first one's size, the last held."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    if len(pictures) == 1:  # with fewer colours the points would lose theirs
+        pictures[0].save(SHOTS / f"{name}.png", optimize=True)
+        return
+    small = [Image.new("RGB", pictures[0].size, "white") for _ in pictures]
+    for sheet, picture in zip(small, pictures, strict=True):
+        sheet.paste(picture)
+        sheet.thumbnail((720, 720))
+    bands = [Image.new("RGB", (small[0].width, 12), color) for color in RARE]
+    colors = Image.fromarray(np.vstack([small[0], small[-1], *bands])).quantize()
+    first, *others = [picture.quantize(palette=colors, dither=Image.Dither.NONE) for picture in small]
+    durations = [1000 * seconds] * len(others) + [3000 * seconds]
+    first.save(SHOTS / f"{name}.gif", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def free_port() -> int:
@@ -147,7 +177,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(command: list[str], url: str, home: Path):
-    """A server, by its module and options, from when it answers at `url` until the block ends.
+    """A server, by its command, from when it answers at `url` until the block ends.
 
     Settings, cache and log lie in `home`, so that nothing of the user's gets in.
     """
@@ -155,7 +185,7 @@ def served(command: list[str], url: str, home: Path):
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     log, end = home / "server.log", time.monotonic() + START
     with log.open("w") as out:
-        server = subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=home, stdout=out, stderr=out)
+        server = subprocess.Popen(command, env=env, cwd=home, stdout=out, stderr=out)
     try:
         while True:
             try:

@@ -146,7 +146,7 @@ def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tm
     assert not page.errors
 
 
-def test_two_fingers_zoom_and_tab_leaves_the_canvas(notebook):
+def test_a_pen_draws_two_fingers_zoom_and_tab_leaves_the_canvas(notebook):
     page = notebook(cell(), name="fingers.ipynb", has_touch=True)
     page.fingers("touchStart", (100, 100))
     page.fingers("touchStart", (100, 100), (200, 100))
@@ -154,6 +154,14 @@ def test_two_fingers_zoom_and_tab_leaves_the_canvas(notebook):
     page.fingers("touchEnd")
     page.until(lambda: page.ask("p.hand.window.zoom") == 2 and not page.ask("p.hand.pinching"))
     assert page.ask("p.picks.points") == []
+
+    page.key("0")
+    page.drag((100, 60), (180, 90), pen=True)
+    page.until(
+        lambda: near(page.ask("p.picks.points"), [(100, 60), (180, 90)], 1) and not page.ask("p.hand.busy")
+    )
+    page.key("c")
+    page.until(lambda: page.ask("p.picks.points") == [])
 
     page.key("0")
     page.tap(100, 60, touch=True)

@@ -1,11 +1,13 @@
 """The studio in a real browser, in JupyterLab and as an app; what is asserted is what the kernel holds."""
 
-import subprocess
+import shutil
 import sys
 import time
 
 import pytest
-from driver import PATIENCE, ROOT, SHOTS, free_port, served
+from driver import PATIENCE, ROOT, SHOTS, free_port, keep, served
+
+from dragnb.edit import STAGES
 
 pytestmark = pytest.mark.browser
 
@@ -20,12 +22,17 @@ task = clay.task(810001, "rabbit", "stretch").task
 """
 
 
-def test_run_stop_travel_and_branch(notebook):
+def test_run_stop_travel_branch_and_reload(notebook):
     page = notebook(STUDIO.format(name="studio"), name="studio.ipynb", viewport=WIDE)
     page.button("Run")
     page.until(lambda: page.ask("getattr(studio.session.progress.get('drag'), 'i', 0)") > 3)
     page.shot("studio-running")
+    begin = time.monotonic()
     page.button("Stop")
+    page.until(
+        lambda: page.ask("studio.session.progress['drag'].i < 60 and 'denoise' in studio.session.progress")
+    )
+    print(f"\nfrom the click on Stop to the end of the drag: {time.monotonic() - begin:.2f} s")
     page.until(lambda: page.ask("studio.session.busy") == "")
     assert page.ask("studio.session.shown.result.interrupted")
 
@@ -43,9 +50,20 @@ def test_run_stop_travel_and_branch(notebook):
     assert page.ask("studio.session.shown.began[0] is studio.session.snapshots[0]")
     assert page.ask("studio.session.problem") is None
     page.shot("studio-branched")
+
+    page.save()
+    page.open(run=False)
+    page.page.get_by_text("drag 2:").wait_for()
+    page.page.get_by_role("tab", name="result").click()
+    page.button("tracks")
+    page.until(lambda: page.ask("studio.result.view.value") == "tracks")
+    page.shot("studio-reloaded")
     assert not page.errors
 
 
+PROGRESS = (
+    "(lambda s: [len(s.progress), getattr(s.progress.get('drag'), 'i', 0), len(s.snapshots)])(studio.session)"
+)
 FIRST = (
     "from dragnb import clay\nfrom dragnb.studio import Studio",
     'picture = clay.task(810001, "rabbit", "stretch").task.image',
@@ -55,17 +73,37 @@ FIRST = (
 
 def test_a_first_drag_is_picked_run_and_exported_with_three_cells(notebook, lab):
     page = notebook(*FIRST, name="first.ipynb", viewport=WIDE)
-    begin = time.monotonic()
-    page.drag((305, 88), (291, 130))
+    begin, film = time.monotonic(), [page.portrait()]
+    page.page.get_by_label("prompt").fill("a green rabbit")
+    page.page.keyboard.press("Tab")
+    page.drag((207, 266), (163, 266))
+    page.until(
+        lambda: (
+            page.ask("[len(studio.picker.picks.points), studio.picker.picks.prompt]") == [2, "a green rabbit"]
+        )
+    )
+    film.append(page.portrait())
     page.button("around the path")
     page.until(lambda: page.ask("bool(studio.picker.picks.mask.any())"))
+    film.append(page.portrait())
     page.button("Run")
-    page.until(lambda: page.ask("len(studio.session.snapshots)") == 1)
-    page.portrait("studio")
+    filmed = {}
+
+    def done():
+        """Is it? Until then every stage is filmed, and every eighth step of the drag."""
+        stages, step, made = page.ask(PROGRESS)
+        if (stages, step // 8) not in filmed:
+            filmed[stages, step // 8] = page.portrait()
+        return made == 1
+
+    page.until(done)
+    film += [*filmed.values(), page.portrait()]
     page.page.get_by_role("tab", name="export").click()
     page.button("picture")
     page.until(lambda: (lab["root"] / "exports" / "drag-1.png").exists())
     print(f"\na first drag, from the first click to the exported picture: {time.monotonic() - begin:.0f} s")
+    keep("studio", filmed[max(at for at in filmed if at[0] == STAGES.index("drag") + 1)])
+    keep("studio", *film)
     assert not page.errors
 
 
@@ -105,15 +143,22 @@ def test_two_studios_at_once(notebook):
     done = "[[len(s.session.snapshots), s.session.problem and s.session.problem.line] for s in (one, two)]"
     page.until(lambda: page.ask(done) == [[1, None], [1, None]])
 
+    page.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.until(lambda: page.ask(done) == [[0, None], [0, None]])
+    assert page.ask("[Out[1].session._closed, Out[2].session._closed]") == [True, True], (
+        "a cell lets go of its old"
+    )
+    assert page.ask("len([t for t in __import__('threading').enumerate() if t.name == 'dragnb studio'])") == 0
+
 
 def test_the_app_of_make_app_picks_and_runs(chromium, tmp_path):
     pytest.importorskip("voila", reason="voila is missing: pip install 'dragnb[app]'")
-    lessons = ["--TagRemovePreprocessor.enabled=True", "--TagRemovePreprocessor.remove_cell_tags=lesson"]
-    convert = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--output-dir", tmp_path, *lessons]
-    subprocess.run([*convert, "--output", "app", ROOT / "notebooks" / "10_studio.ipynb"], check=True)
+    if shutil.which("make") is None:
+        pytest.skip("make is missing (Debian: apt install make)")
     port = free_port()
-    url, options = f"http://127.0.0.1:{port}", ["--Voila.ip=127.0.0.1", f"--port={port}", "--no-browser"]
-    with served(["voila", "app.ipynb", *options], f"{url}/voila/static/", tmp_path):
+    url, options = f"http://127.0.0.1:{port}", f"--Voila.ip=127.0.0.1 --port={port} --no-browser"
+    make = ["make", "--directory", ROOT, "--old-file=setup", "app", f"VENV={sys.prefix}", f"ARGS={options}"]
+    with served(make, f"{url}/voila/static/", tmp_path):
         page = chromium.new_context(viewport=WIDE).new_page()
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(url)
