@@ -11,7 +11,8 @@ import numpy as np
 from dragnb import export, frames, pages, panels, preflight
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.panels import W, row
+from dragnb.knobs import SettingsPanel
+from dragnb.parts import W, picture, put, row
 from dragnb.picker import Picker
 from dragnb.session import Session, Snapshot
 from dragnb.task import DragTask
@@ -44,7 +45,7 @@ class Studio:
 
     def __init__(self, what, model="clay", settings: Settings | None = None, side=None, store=None, out="."):
         self.session = Session(model, settings, store, side)
-        self.settings = panels.SettingsPanel(model, settings, side)
+        self.settings = SettingsPanel(model, settings, side)
         self.picker = Picker(what, notes=self._notes)
         self.result = panels.ResultPanel()
         self.travel = panels.TravelPanel(self.session.look, lambda step: self._try(self.branch, step))
@@ -70,7 +71,7 @@ class Studio:
             "measure", "two steps of each stage: what will a drag take?", self.measure
         )
         self.begins, self.progress, self.message, self.strip = W.HTML(), W.HTML(), W.HTML(), row()
-        self.live = panels.picture("300px")
+        self.live = picture("300px")
         self.exports = {
             kind: self._button(label, why, lambda kind=kind: self.export(kind))
             for kind, (label, why) in EXPORTS.items()
@@ -196,7 +197,7 @@ class Studio:
             self.message.value = panels.message(said, problem)
             if busy != "drag":  # then it shows how the last one ended
                 preview = shown and shown.result.image
-            panels.put(self.live, b"" if preview is None else frames.jpeg(preview))
+            put(self.live, b"" if preview is None else frames.jpeg(preview))
             if shown is not self._drawn:
                 self._drawn = shown
                 self.result.show(shown and shown.result)

@@ -20,7 +20,10 @@ LAYERS = {
     "edit": ("edit", "prepare", "result", "glimpse", "pace", "worker", "session"),
     "bench": ("bench",),
     "picking": ("history", "masks", "picks", "preflight", "exchange", "hand", "window"),
-    "top": ("viz", "easel", "panel", "picker", "frames", "export", "panels", "pages", "studio", "report"),
+    "top": (
+        *("viz", "frames", "easel", "panel", "picker", "parts", "knobs", "panels", "pages", "studio"),
+        *("export", "report"),
+    ),
     "world": ("clay",),
     "score": ("score", "summary", "baselines"),
 }

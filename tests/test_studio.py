@@ -12,6 +12,7 @@ pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'drag
 
 from dragnb import config, panels
 from dragnb.errors import InputError
+from dragnb.knobs import SettingsPanel
 from dragnb.picker import Picks
 from dragnb.prepare import Event
 from dragnb.store import Store
@@ -134,14 +135,14 @@ def test_the_prompt_on_the_page_and_in_the_picks_is_one(studio):
 @pytest.mark.parametrize("profile", config.PROFILES)
 def test_the_panel_gives_back_the_settings_that_it_shows(profile):
     settings = config.profile(profile, steps=20, lam=0.7, lora_steps=0, seed=7)
-    panel = panels.SettingsPanel("clay", settings, 320)
+    panel = SettingsPanel("clay", settings, 320)
     assert panel.settings == settings and panel.side.value == 320 and panel.profile.value == profile
     shown = config.profile(profile).lora_steps  # what the switch would bring back
     assert not panel.switches["lora_steps"].value and panel.numbers["lora_steps"].value == shown
 
 
 def test_a_switch_turns_its_stage_off_and_on_again():
-    panel = panels.SettingsPanel("clay", None, None)
+    panel = SettingsPanel("clay", None, None)
     usual = panel.settings
     for name, switch in panel.switches.items():
         switch.value = False
@@ -151,7 +152,7 @@ def test_a_switch_turns_its_stage_off_and_on_again():
 
 
 def test_a_profile_fills_in_its_numbers_and_a_model_its_profile():
-    panel = panels.SettingsPanel("clay", None, None)
+    panel = SettingsPanel("clay", None, None)
     panel.numbers["lam"].value = 9.0
     panel.profile.value = "paper"
     assert panel.settings == config.profile("paper")
@@ -160,7 +161,7 @@ def test_a_profile_fills_in_its_numbers_and_a_model_its_profile():
 
 
 def test_a_model_that_is_not_named_and_a_setting_out_of_range_are_named():
-    panel = panels.SettingsPanel("some/model", None, None)
+    panel = SettingsPanel("some/model", None, None)
     assert panel.model == "some/model" and panel.folder.layout.display == ""
     panel.folder.value = " "
     with pytest.raises(InputError, match="model: say which"):
@@ -171,21 +172,21 @@ def test_a_model_that_is_not_named_and_a_setting_out_of_range_are_named():
 
 
 def test_every_setting_tells_its_meaning_on_hover():
-    panel = panels.SettingsPanel("clay", None, None)
+    panel = SettingsPanel("clay", None, None)
     for name, widget in panel.numbers.items():
         trait = "tooltip" if widget.has_trait("tooltip") else "description_tooltip"
         assert getattr(widget, trait) == config.meaning(name)
 
 
 def test_every_field_is_on_the_page_whichever_model_is_chosen():
-    panel = panels.SettingsPanel("clay", None, None)
+    panel = SettingsPanel("clay", None, None)
     fields = [panel.models, panel.profile, panel.side, *panel.numbers.values(), *panel.switches.values()]
     assert all(widget.layout.display != "none" for widget in fields), "hiding `which` must hide nothing else"
     assert panel.folder.layout.display == "none"
 
 
 def test_a_change_of_the_settings_is_told_once_also_when_a_profile_fills_in_many():
-    panel, told = panels.SettingsPanel("clay", None, None), []
+    panel, told = SettingsPanel("clay", None, None), []
     panel.on_change(lambda: told.append(panel.settings))
     panel.numbers["lam"].value = 9.0
     assert [settings.lam for settings in told] == [9.0]
