@@ -16,6 +16,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dragnb-ready
 PYTEST := $(BIN)/python -m pytest
 
+# Uploads of up to 512 MiB: Jupyter's servers drop messages of more than 10 MiB and say nothing.
+LARGE := "{'websocket_max_message_size': 536870912}"
+
 .PHONY: help setup notebooks class test lab app slow clean
 
 help:
@@ -50,14 +53,14 @@ slow: setup
 	$(PYTEST) tests -m slow -p no:cacheprovider
 
 lab: setup
-	$(BIN)/jupyter lab --notebook-dir=. notebooks
+	$(BIN)/jupyter lab --ServerApp.tornado_settings=$(LARGE) --notebook-dir=. notebooks
 
 # The cells of the lesson are left out, so that the page is there at once; "../outputs" is outputs from there, too.
 app: setup
 	@$(BIN)/python -c 'import voila' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[app]'
 	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --output-dir outputs --output studio_app \
 		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=lesson notebooks/10_studio.ipynb
-	$(BIN)/python -m voila outputs/studio_app.ipynb $(ARGS)
+	$(BIN)/python -m voila outputs/studio_app.ipynb --Voila.tornado_settings=$(LARGE) $(ARGS)
 
 clean:
 	rm -rf outputs build *.egg-info .pytest_cache .ruff_cache

@@ -26,7 +26,8 @@ HELP = (
 )
 FILES = (
     "A picture, or a drag file: a folder, or a zip of one. A picture cannot be pasted or dropped on the canvas; "
-    "dropped on JupyterLab's file browser it has a path."
+    "dropped on JupyterLab's file browser it has a path. Give a path also for more than 10 MB: unless it was started "
+    "by <code>make</code>, Jupyter's server drops a larger upload unread, and nobody is told."
 )
 
 

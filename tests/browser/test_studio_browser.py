@@ -6,6 +6,7 @@ import time
 
 import pytest
 from driver import PATIENCE, ROOT, SHOTS, free_port, keep, served
+from PIL import Image
 
 from dragnb.edit import STAGES
 
@@ -151,7 +152,7 @@ def test_two_studios_at_once(notebook):
     assert page.ask("len([t for t in __import__('threading').enumerate() if t.name == 'dragnb studio'])") == 0
 
 
-def test_the_app_of_make_app_picks_and_runs(chromium, tmp_path):
+def test_the_app_of_make_app_picks_runs_and_takes_a_large_picture(chromium, tmp_path):
     pytest.importorskip("voila", reason="voila is missing: pip install 'dragnb[app]'")
     if shutil.which("make") is None:
         pytest.skip("make is missing (Debian: apt install make)")
@@ -177,4 +178,12 @@ def test_the_app_of_make_app_picks_and_runs(chromium, tmp_path):
         page.get_by_text("the tracker sees").wait_for()
         SHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SHOTS / "studio-app.png", full_page=True)
+
+        large = Image.effect_noise((2100, 2100), 99).convert("RGB")
+        large.save(tmp_path / "large.png", compress_level=0)  # 12 MiB
+        page.get_by_text("picture and drag file").click()
+        with page.expect_file_chooser() as chooser:
+            page.locator(".widget-upload").click()
+        chooser.value.set_files(tmp_path / "large.png")
+        page.get_by_text("large.png is loaded").wait_for()
         page.context.close()
