@@ -53,7 +53,7 @@ slow: setup
 	$(PYTEST) tests -m slow -p no:cacheprovider
 
 lab: setup
-	$(BIN)/jupyter lab --ServerApp.tornado_settings=$(LARGE) --notebook-dir=. notebooks
+	$(BIN)/jupyter lab --ServerApp.tornado_settings=$(LARGE) $(ARGS) --notebook-dir=. notebooks
 
 # The cells of the lesson are left out, so that the page is there at once; "../outputs" is outputs from there, too.
 app: setup
