@@ -198,6 +198,20 @@ def test_stop_during_the_drag_keeps_the_best_so_far(session, quick, drag_task):
     assert "stopped early" in session.said and result.image.shape == drag_task.image.shape
 
 
+def test_stop_once_more_leaves_the_way_down_in_one_leap(session, quick, drag_task):
+    def at(stage):
+        return lambda: session.progress.get(stage, Event("", 0, 0, 0)).i > 0
+
+    session.settings = quick.replace(drag_steps=5000, stop=0.0)
+    for stage in ("drag", "denoise"):
+        when(session, at(stage), session.stop)
+    session.run(drag_task)
+
+    assert session.wait(PATIENCE) and not session.problem, session.problem
+    denoised, result = session.progress["denoise"], session.shown.result
+    assert 0 < denoised.i < denoised.n and result.interrupted and "stopped early" in session.said
+
+
 def test_stop_before_the_first_step_keeps_what_was_there(session, drag_task):
     session.run(drag_task)
     session.stop()
