@@ -12,9 +12,7 @@ from dragnb.errors import InputError
 from dragnb.history import History
 from dragnb.task import DragTask, check_image, check_mask, pair_up
 
-WIDE = (
-    3 / 2
-)  # a suggested mask reaches so far around a path, in its lengths: what moves is larger
+WIDE = 3 / 2  # a suggested mask reaches so far around a path, in lengths of the path
 LEAST = 1 / 5  # and at least so far, in longer sides of the picture
 
 
