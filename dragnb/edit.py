@@ -45,7 +45,7 @@ def run(
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
     lengths   numbers of lora_steps that edits to come will ask for: a fine-tune that passes them keeps its weights
-              there too, to the bit those of a fine-tune that ends there
+              there too, to the bit those of a fine-tune that ends there; not with lora_stop
 
     Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
     Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends

@@ -94,9 +94,9 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
             its own latent, noise and timestep (uniform over the schedule) from settings.seed
     cond    (1, 77, c), the prompt
 
-    Stopping early, also by Ctrl-C, keeps the adapter as trained so far. With settings.lora_stop it ends by itself, as
-    soon as LOOK_EVERY steps lower the score by less than that. Raises InputError when no adapter is attached
-    or the loss is no number.
+    Stopping early, also by Ctrl-C, keeps the adapter as trained so far. With settings.lora_stop it ends by itself in
+    its second half, as soon as LOOK_EVERY steps lower the score by less than that. Raises InputError when no adapter
+    is attached or the loss is no number.
     """
     trained = Trained(model)
     fused = model.device.type in ("cpu", "cuda")

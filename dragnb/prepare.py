@@ -181,7 +181,7 @@ def stages(
             return store.key(**base, settings=settings.replace(lora_steps=steps).stage_key("lora"))
 
         def on_the_way(steps, weights):
-            if steps in lengths:
+            if steps in lengths and not settings.lora_stop:  # which may end a shorter one before its length
                 store.put("lora", key_of(steps), weights())
 
         dist = found["mean"], found["std"]

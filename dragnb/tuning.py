@@ -88,6 +88,7 @@ class Score:
 
     def __init__(self, model: sd.Model, z_dist, cond: torch.Tensor, settings, levels: int):
         self.model, self.cond, self.least = model, cond, settings.lora_stop
+        self.earliest = settings.lora_steps / 2  # a score may rest before it falls
         t = (torch.arange(SCORED) * 2 + 1) * levels // (2 * SCORED)  # the middles of equal parts
         generator = torch.Generator().manual_seed(settings.seed)
         self.sample = draw(model, z_dist, SCORED, generator, levels, t)
@@ -99,8 +100,8 @@ class Score:
         return (sd.predict(self.model, z, t, self.cond) - target).square().mean((1, 2, 3))
 
     def __call__(self, step: int) -> tuple[float | None, bool]:
-        """The score, every LOOK_EVERY steps, and whether too little came of them."""
+        """The score, every LOOK_EVERY steps, and whether, in the second half, too little came of them."""
         if step % LOOK_EVERY:
             return None, False
         before, self.score = self.score, (self._errors() / self.first).mean().item()
-        return self.score, before - self.score < self.least
+        return self.score, step >= self.earliest and before - self.score < self.least

@@ -67,6 +67,12 @@ def test_a_second_drag_repeats_the_drag_and_what_follows_only(smoke, drag_task, 
     np.testing.assert_array_equal(again.image, fresh.image, err_msg="cached and fresh must be one result")
 
 
+def test_a_fine_tune_that_may_end_by_itself_keeps_nothing_for_shorter_ones(smoke, drag_task, quick, cache):
+    may_end = quick.replace(lora_steps=4, lora_stop=1e-9)
+    edit.prepare(drag_task, smoke, may_end, cache, lengths=(2,))
+    assert "finetune" not in edit.prepare(drag_task, smoke, may_end.replace(lora_steps=2), cache).from_cache
+
+
 def test_a_long_fine_tune_keeps_what_shorter_ones_would_end_with(smoke, drag_task, quick, cache):
     edit.prepare(drag_task, smoke, quick.replace(lora_steps=4), cache, lengths=(2, 9))
 
