@@ -124,8 +124,8 @@ for teaching and measuring point drags offline; it knows twelve kinds of clay fi
 
 ## Data
 {drawn} (seeds 0 to {recipe["pictures"] - 1 if recipe["pictures"] else HELDOUT_SEED - 1}), 256 x 256, with captions that
-name kind, colours, ground and sky. Held out: seeds from {HELDOUT_SEED}; those from 900000 are ClayBench's, on which nothing is
-trained or tuned.
+name kind, colours, ground and sky. Held out: seeds from {HELDOUT_SEED}; those from 900000 are
+ClayBench's: nothing is trained or tuned on them.
 
 ## Training
 On {hardware}; torch {history["torch"]}.
