@@ -97,7 +97,7 @@ def test_settings_that_share_a_fine_tune_have_one_and_the_cache_goes_with_the_sa
 
 
 def test_the_longest_fine_tune_makes_the_shorter_ones_and_no_figure_changes(go, quick, tmp_path):
-    settings = {f"{n} steps": quick.replace(lora_steps=n) for n in (2, 0, 3, 1)}
+    settings = {f"{n} steps": quick.replace(lora_steps=n, lora_stop=0) for n in (2, 0, 3, 1)}
     done = [p.record for p in go(stand.samples(1), settings)]
     assert [r["setting"] for r in done] == ["3 steps", "2 steps", "1 steps", "0 steps"]
     assert [("finetune" in r["measured"]["from_cache"]) for r in done] == [False, True, True, False]
@@ -626,7 +626,7 @@ def test_the_papers_grids_go_by_name_with_the_ceiling_only_where_the_truth_is_kn
 
     assert both == studies.methods(config.profile("clay")) | studies.ablation(config.profile("clay"))
     assert "truth, encoded" not in command.grid(["methods"])
-    assert command.grid(["methods"], "sd15")["full"] == config.profile("fast")
+    assert command.grid(["methods"], "sd15")["full"] == config.profile("fast", lora_stop=0)
 
 
 def test_no_scheduler_is_said_plainly(bench_command, drags, capsys, monkeypatch):

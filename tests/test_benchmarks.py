@@ -13,7 +13,9 @@ from dragnb.config import profile
 @pytest.fixture
 def settings():
     """Few steps, but more than one of each."""
-    return profile("fast", steps=5, lora_steps=2, lora_batch=3, lora_rank=2, drag_steps=2, stop=0)
+    return profile(
+        "fast", steps=5, lora_steps=2, lora_batch=3, lora_rank=2, drag_steps=2, stop=0, lora_stop=0
+    )
 
 
 @pytest.fixture

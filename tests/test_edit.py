@@ -74,6 +74,7 @@ def test_a_fine_tune_that_may_end_by_itself_keeps_nothing_for_shorter_ones(smoke
 
 
 def test_a_long_fine_tune_keeps_what_shorter_ones_would_end_with(smoke, drag_task, quick, cache):
+    quick = quick.replace(lora_stop=0)
     edit.prepare(drag_task, smoke, quick.replace(lora_steps=4), cache, lengths=(2, 9))
 
     on_the_way = edit.prepare(drag_task, smoke, quick.replace(lora_steps=2), cache)

@@ -139,7 +139,7 @@ All settings: `training.json`. Again: `python -m dragnb.clay.train all` on a CPU
 ![loss curves](curves.png)
 
 ## Quality, on seeds never trained on
-`python -m dragnb.clay.evaluate`, profile "clay":
+`python -m dragnb.clay.evaluate`, profile "clay", a fine-tune of {found["settings"]["lora_steps"]} steps:
 
 | what | measured | bar | |
 |---|---|---|---|

@@ -36,9 +36,10 @@ def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
 def methods(base: Settings, truth: bool = True) -> dict:
     """The methods of Fig. 8 with a floor and two ceilings, by name.
 
-    base   the settings of the whole method
+    base   the settings of the whole method; its fine-tune does not end by itself here, so that all are of one length
     truth  the samples are of the clay world, so that the true picture is known
     """
+    base = base.replace(lora_stop=0)
     found = {
         FULL: base,
         "no fine-tune": base.replace(lora_steps=0),
@@ -53,8 +54,10 @@ def methods(base: Settings, truth: bool = True) -> dict:
 def ablation(base: Settings, *axes: str) -> dict[str, Settings]:
     """The grid of some of AXES (all, where none is named), one setting changed at a time: names like "block=2".
 
-    A value that is the base's own goes by the name "full", once. InputError for an unknown axis.
+    A value that is the base's own goes by the name "full", once. A fine-tune does not end by itself here: it has the
+    length that is asked for. InputError for an unknown axis.
     """
+    base = base.replace(lora_stop=0)
     found = {FULL: base}
     for axis in axes or AXES:
         if axis not in AXES:
