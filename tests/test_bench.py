@@ -16,6 +16,7 @@ import time
 import types
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import bench_stand_ins as stand
 import numpy as np
@@ -317,8 +318,9 @@ def dask_client():
     options = dict(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, resources={"GPU": 1}
     )
-    with distributed.LocalCluster(**options) as local, distributed.Client(local) as client:
-        yield client
+    with mock.patch.dict(os.environ):  # dask leaves OMP_NUM_THREADS=1 there, for all later tests' kernels
+        with distributed.LocalCluster(**options) as local, distributed.Client(local) as client:
+            yield client
 
 
 def test_a_dask_cluster_gives_the_same_bits_though_a_worker_is_killed(
