@@ -39,6 +39,7 @@ __all__ = [
     "agreement",
     "bootstrap",
     "common",
+    "default_matcher",
     "difference",
     "load",
     "summarise",
@@ -48,6 +49,11 @@ VERSION = 1  # of what the figures mean; raise it with any change to them
 DAI_RADII = (1, 10, 20)
 KEPT_MAPS = 4  # feature maps a process keeps: one picture is judged in many edits
 _maps: OrderedDict[tuple, object] = OrderedDict()
+
+
+def default_matcher(model: str) -> str:
+    """Whose features suit the edits of a model: "clay" for the bundled one, "sd21", as published, for any other."""
+    return "clay" if model == "clay" else "sd21"
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,11 @@ def test_what_it_is_made_with_can_be_written_down(judge, smoke):
     assert score.Judge().describe()["t"] == dift.CLAY.t, "what suits the bundled model"
 
 
+def test_the_bundled_model_is_its_own_matcher_and_all_others_have_the_published_one():
+    assert score.default_matcher("clay") == "clay"
+    assert score.default_matcher("sd15") == score.default_matcher("a/folder") == "sd21"
+
+
 # it depends on nothing else
 
 

@@ -23,7 +23,7 @@ from dragnb.bench.beside import BESIDE
 from dragnb.config import PROFILES, profile
 from dragnb.errors import InputError, did_you_mean
 from dragnb.prepare import default_settings
-from dragnb.score import Judge
+from dragnb.score import Judge, default_matcher
 from dragnb.taskfile import parse_json
 
 STUDIES = ("methods", "ablation")
@@ -135,7 +135,7 @@ def _run(args) -> int:
     found, problems, told = studies.samples(args.data, args.limit)
     for problem in problems:
         sys.stderr.write(f"left out: {problem}\n")
-    judge = Judge(args.matcher or ("clay" if args.model == "clay" else "sd21"))
+    judge = Judge(args.matcher or default_matcher(args.model))
     with contextlib.ExitStack() as stack:
         client = None
         if args.dask:
