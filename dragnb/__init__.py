@@ -1,7 +1,7 @@
 """dragnb: drag points of a picture with a diffusion model, one readable room per stage of the paper.
 
 DragDiffusion (Shi et al., CVPR 2024, arXiv 2306.14435) written anew for notebooks. `import dragnb` is light:
-rooms such as `dragnb.edit` or `dragnb.ddim` are imported when first named.
+rooms such as `dragnb.pipeline` or `dragnb.ddim` are imported when first named.
 """
 
 import importlib
@@ -9,10 +9,9 @@ import importlib
 __version__ = "0.1.0"
 
 ROOMS = (
-    *("errors", "config", "geometry", "ddim", "task", "store", "dragbench"),
-    *("sd", "lora", "features", "attention", "drag", "dift", "metrics", "edit"),
-    *("glimpse", "session", "baselines", "score", "bench", "viz"),
-    *("picks", "preflight", "picker", "export", "studio", "clay"),
+    *("errors", "config", "geometry", "ddim", "task", "store", "checkpoints", "sd"),
+    *("lora", "features", "attention", "drag", "pipeline", "glimpse", "viz"),
+    *("metrics", "sweep", "ui", "clay"),
 )
 
 

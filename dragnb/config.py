@@ -4,8 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
 
-from . import ddim
-from .errors import InputError, did_you_mean
+from dragnb import ddim
+from dragnb.errors import InputError, did_you_mean
 
 MAX_SEED = 2**63 - 1
 
@@ -149,7 +149,7 @@ def profile(name: str = "fast", **overrides) -> Settings:
     """Settings by name, with some changed: "paper" (its text), "reference" (its public code), "fast", "clay".
 
     "fast" measures the mask term on the latent itself, so that the U-Net may stop after the feature block, and ends the
-    fine-tune where its second half brings little (measured on clay: `benchmarks/NOTES.md`). "clay" suits the bundled
+    fine-tune where its second half brings little (measured on clay: `tools/speed/NOTES.md`). "clay" suits the bundled
     model, whose features hold a part best in the coarser second block and over a larger patch, and which needs half of
     the fine-tune, since it was trained on this very world; it was chosen on clay tasks (eight with seeds from 820,000,
     16 from 820,500) on which nothing else is measured.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import InputError, NotFiniteError, did_you_mean
+from dragnb.errors import InputError, NotFiniteError, did_you_mean
 
 TRAIN_STEPS = 1000
 OFFSET = 1  # Stable Diffusion's `steps_offset`: the schedule ends at t = 1, not 0

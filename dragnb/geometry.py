@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import InputError
+from dragnb.errors import InputError
 
 MULTIPLE = 64  # canvas sides: 8 of the VAE times 8 of the U-Net
 TOUCH = 1e-6  # overlaps thinner than this, in pixels, are rounding

@@ -1,6 +1,6 @@
 """A quick look at a latent on its way: what the model takes it for in one leap, and the features it sees there.
 
-A leap is cheap and blurred; the picture itself is denoised step by step (`edit.denoise`).
+A leap is cheap and blurred; the picture itself is denoised step by step (`pipeline.denoise`).
 """
 
 from __future__ import annotations

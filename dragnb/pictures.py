@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import InputError
+from dragnb.errors import InputError
 
 MIN_SIDE = 16  # pixels; less has no content to drag
 MAX_PIXELS = 64_000_000

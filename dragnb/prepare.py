@@ -146,7 +146,7 @@ def default_settings(model) -> Settings:
 def prepare(
     task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None, lengths=()
 ) -> Prepared:
-    """All of an edit of `task` that comes before the drag, from the cache where it is there; see `edit.run`."""
+    """All of an edit of `task` that comes before the drag, from the cache where it is there; see `pipeline.run`."""
     settings = default_settings(model) if settings is None else settings
     events = stages(task, model, settings, store or Store(), side, Reporter(), lengths)
     while True:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dragnb import cores, ddim, sources, weights
+from dragnb import checkpoints, cores, ddim, weights
 from dragnb.errors import InputError
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
@@ -60,7 +60,7 @@ class Model:
 
 def pixels_per_cell(vae) -> int:
     """How many picture pixels, a side, one latent cell of this autoencoder stands for."""
-    return sources.pixels_per_cell(vae.config)
+    return checkpoints.pixels_per_cell(vae.config)
 
 
 _loaded: OrderedDict[tuple, Model] = OrderedDict()
@@ -90,7 +90,7 @@ def load(
     weights_dtype = pick_dtype(dtype, where)
     if where.type == "cpu":
         cores.fit_threads()
-    source = sources.resolve(model, config)
+    source = checkpoints.resolve(model, config)
     key = (str(source.path), str(source.config), str(where), weights_dtype, low_memory, source.stamp())
     with _loading:  # of two threads that ask for one model, one reads it
         if key not in _loaded:

@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from .errors import InputError
+from dragnb.errors import InputError
 
 FORMAT = 1  # part of every key: raise it when what is stored changes its meaning
 VARIABLE = "DRAGNB_CACHE"

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import taskfile
-from .errors import InputError
-from .pictures import read_image, read_mask, require_size
-from .store import replacing
+from dragnb import taskfile
+from dragnb.errors import InputError
+from dragnb.pictures import read_image, read_mask, require_size
+from dragnb.store import replacing
 
 __all__ = ["DragTask", "pair_up", "read_image", "read_mask"]
 

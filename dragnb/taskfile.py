@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from .errors import InputError, did_you_mean
+from dragnb.errors import InputError, did_you_mean
 
 SCHEMA = 1
 JSON, IMAGE, MASK = "task.json", "image.png", "mask.png"

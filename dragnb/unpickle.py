@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from .errors import InputError
+from dragnb.errors import InputError
 
 MAX_BYTES = 64 * 2**20  # of the file, and of all its arrays together
 MAX_STEPS = 100_000  # instructions; an array takes about twenty, whatever its size

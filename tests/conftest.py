@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dragnb import config, sd, store, task
-from dragnb.clay import model as clay_model
+from dragnb.clay.training import parts as clay_model
 
 
 def pytest_collection_modifyitems(config, items):

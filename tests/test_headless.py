@@ -9,8 +9,9 @@ import pytest
 import run_notebooks
 from PIL import Image
 
-from dragnb import clay, edit, export, store, taskfile
+from dragnb import clay, pipeline, store, taskfile
 from dragnb.task import DragTask
+from dragnb.ui import export
 
 QUICK = {"steps": 5, "lora_steps": 2, "lora_batch": 1, "drag_steps": 30, "stop": 0.0}
 
@@ -57,7 +58,7 @@ def test_open_as_notebook_repeats_the_drag_to_the_bit(
 ):
     papermill = pytest.importorskip("papermill", reason="papermill is missing")
     monkeypatch.setenv(store.VARIABLE, str(tmp_path / "cache"))
-    result = edit.edit(drag_task, smoke, quick, kept)
+    result = pipeline.edit(drag_task, smoke, quick, kept)
     book = export.save_notebook(tmp_path / "drag.ipynb", result, str(smoke_folder))
     papermill.execute_notebook(str(book), str(tmp_path / "ran.ipynb"), cwd=str(tmp_path), progress_bar=False)
     (after,) = tmp_path.rglob("after.png")

@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 
-from dragnb import attention, edit, features, lean, lora, sd, tuning
+from dragnb import attention, features, lean, lora, pipeline, sd, tuning
 from dragnb.config import Settings, profile
 
 CLOSE = dict(atol=2e-5, rtol=1e-4)
@@ -192,7 +192,7 @@ def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quic
         (feats, _), kept = kept_bytes(lambda: features.capture(model, z, 681, cond, (3,)))  # noqa: B023
         found.append(torch.autograd.grad(feats[3].square().mean(), z)[0])
         bytes_kept.append(kept)
-        edits.append(edit.edit(drag_task, model, quick, edit.Store(tmp_path / str(low))))
+        edits.append(pipeline.edit(drag_task, model, quick, pipeline.Store(tmp_path / str(low))))
     torch.testing.assert_close(*found, **CLOSE)
     assert bytes_kept[1] < 0.5 * bytes_kept[0]
     torch.testing.assert_close(edits[0].z, edits[1].z, atol=1e-2, rtol=1e-2)
@@ -200,6 +200,8 @@ def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quic
 
 
 def test_a_whole_edit_is_the_same_edit(tiny, drag_task, quick, tmp_path):
-    light, plain = (edit.edit(drag_task, m, quick, edit.Store(tmp_path / str(i))) for i, m in enumerate(tiny))
+    light, plain = (
+        pipeline.edit(drag_task, m, quick, pipeline.Store(tmp_path / str(i))) for i, m in enumerate(tiny)
+    )
     torch.testing.assert_close(light.prepared.zs, plain.prepared.zs, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(light.z, plain.z, atol=1e-2, rtol=1e-2)

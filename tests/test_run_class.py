@@ -4,10 +4,10 @@ import re
 from dataclasses import replace
 from urllib.parse import unquote
 
-import bench_stand_ins as stand
 import nbformat
 import pytest
 import run_class
+import sweep_stand_ins as stand
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 

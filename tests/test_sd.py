@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from dragnb import sd, sources
-from dragnb.clay import model as clay_model
+from dragnb import checkpoints, sd
+from dragnb.clay.training import parts as clay_model
 from dragnb.errors import InputError
 
 
@@ -56,11 +56,11 @@ def test_a_loaded_model_is_frozen_float32_and_knows_its_size(smoke):
 def test_the_side_of_a_model_is_known_before_it_is_loaded_where_its_config_is_here(
     smoke, smoke_folder, folder, monkeypatch
 ):
-    monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("it asked the network"))
-    assert sources.side(smoke_folder) == smoke.side and sources.side("clay") == 256
-    assert sources.side("sd15") == sources.side("some/file.safetensors") == 512
+    monkeypatch.setattr(checkpoints, "download", lambda *_: pytest.fail("it asked the network"))
+    assert checkpoints.side(smoke_folder) == smoke.side and checkpoints.side("clay") == 256
+    assert checkpoints.side("sd15") == checkpoints.side("some/file.safetensors") == 512
     rewrite(folder / "vae" / "config.json", block_out_channels=None, decoder_block_out_channels=None)
-    assert sources.side(folder) is sources.side("owner/name") is sources.side("") is None
+    assert checkpoints.side(folder) is checkpoints.side("owner/name") is checkpoints.side("") is None
 
 
 def test_the_hash_follows_the_weights_and_not_the_path(smoke, folder):
@@ -210,7 +210,7 @@ def test_an_unknown_name_offers_the_nearest(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="'clya' is unknown; did you mean 'clay'"):
         sd.load("clya")
     monkeypatch.setenv("DRAGNB_MODELS", str(tmp_path))
-    monkeypatch.setattr(sources, "__file__", str(tmp_path / "site" / "dragnb" / "sources.py"))
+    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "site" / "dragnb" / "checkpoints.py"))
     with pytest.raises(InputError, match="set DRAGNB_MODELS"):
         sd.load("clay")
 
@@ -218,7 +218,7 @@ def test_an_unknown_name_offers_the_nearest(tmp_path, monkeypatch):
 def test_dragnb_models_says_where_clay_lies(folder, monkeypatch):
     folder.rename(folder.parent / "clay")
     monkeypatch.setenv("DRAGNB_MODELS", str(folder.parent))
-    assert sources.clay_folder() == folder.parent / "clay"
+    assert checkpoints.clay_folder() == folder.parent / "clay"
 
 
 def test_no_network_is_a_clear_error(tmp_path, monkeypatch):

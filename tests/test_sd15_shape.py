@@ -9,10 +9,10 @@ import torch
 from original_format import one_file
 from safetensors.torch import save_file
 
-from benchmarks import shapes
-from dragnb import attention, edit, features, lora, sd, task
-from dragnb.clay import model as clay_model
+from dragnb import attention, features, lora, pipeline, sd, task
+from dragnb.clay.training import parts as clay_model
 from dragnb.config import Settings, profile
+from tools.speed import shapes
 
 WIDTHS = [pytest.param(1 / 16, id="narrow"), pytest.param(1.0, id="true", marks=pytest.mark.slow)]
 
@@ -49,11 +49,11 @@ def test_a_short_edit_at_256_pixels_runs_to_its_end(model, cache):
         "reference", steps=5, strength=0.4, lora_steps=1, lora_batch=1, lora_rank=2, drag_steps=2
     )
 
-    result = edit.edit(one, model, settings, cache, side=256)
+    result = pipeline.edit(one, model, settings, cache, side=256)
 
     assert result.image.shape == (256, 256, 3) and not result.interrupted
     assert len(result.states) == 3 and all(np.isfinite(result.losses))
-    assert edit.edit(one, model, settings, cache, side=256).from_cache == {"encode", "finetune", "invert"}
+    assert pipeline.edit(one, model, settings, cache, side=256).from_cache == {"encode", "finetune", "invert"}
 
 
 def test_a_single_file_in_the_original_names_is_the_same_model(model, folder, tmp_path, request):

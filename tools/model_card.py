@@ -1,4 +1,4 @@
-"""Write the bundled model's card, after `dragnb.clay.train export` and `dragnb.clay.evaluate`.
+"""Write the bundled model's card, after `dragnb.clay.training.train export` and `dragnb.clay.evaluate`.
 
 Everything in it is read from training.json and evaluation.json beside the weights or drawn from the model itself;
 the hardware is given by hand: --hardware "two cores of an AMD EPYC".
@@ -18,8 +18,8 @@ from PIL import Image
 
 from dragnb import sd
 from dragnb.clay.evaluate import BARS, decoded
-from dragnb.clay.recipe import HELDOUT_SEED
 from dragnb.clay.scene import KINDS, sample
+from dragnb.clay.training.recipe import HELDOUT_SEED
 from dragnb.geometry import Frame
 
 NAMES = {
@@ -133,8 +133,8 @@ On {hardware}; torch {history["torch"]}.
   {history["autoencoder"]["seconds"] / 60:.0f} minutes.
 {unet_training(history)}
 
-All settings: `training.json`. Again: `python -m dragnb.clay.train all` on a CPU,
-`python -m dragnb.clay.train all --recipe gpu` on a GPU (longer, on pictures drawn on the fly).
+All settings: `training.json`. Again: `python -m dragnb.clay.training.train all` on a CPU,
+`python -m dragnb.clay.training.train all --recipe gpu` on a GPU (longer, on pictures drawn on the fly).
 
 ![loss curves](curves.png)
 

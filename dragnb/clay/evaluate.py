@@ -19,12 +19,12 @@ import torch
 
 from dragnb import metrics, sd
 from dragnb.clay.oracle import locate
-from dragnb.clay.recipe import HELDOUT_SEED
 from dragnb.clay.scene import sample
 from dragnb.clay.tasks import tasks
+from dragnb.clay.training.recipe import HELDOUT_SEED
 from dragnb.config import profile
-from dragnb.edit import edit
 from dragnb.geometry import Frame
+from dragnb.pipeline import edit
 
 BARS = {"autoencoder_psnr": 30.0, "roundtrip_psnr": 26.0, "moved": 0.6, "rest_psnr": 26.0}
 

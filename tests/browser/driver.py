@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dragnb.easel import CHOSEN, HANDLE, TARGET
+from dragnb.ui.canvas import CHOSEN, HANDLE, TARGET
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "browser"

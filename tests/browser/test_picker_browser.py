@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 
 CELL = """
 import numpy as np
-from dragnb.picker import Picker
+from dragnb.ui.picker import Picker
 
 w, h = {size}
 y, x = np.mgrid[:h, :w]

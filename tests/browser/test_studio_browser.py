@@ -8,14 +8,14 @@ import pytest
 from driver import PATIENCE, ROOT, SHOTS, free_port, keep, served
 from PIL import Image
 
-from dragnb.edit import STAGES
+from dragnb.pipeline import STAGES
 
 pytestmark = pytest.mark.browser
 
 WIDE = {"width": 1400, "height": 1750}  # all of the studio
 STUDIO = """
 from dragnb import clay, config
-from dragnb.studio import Studio
+from dragnb.ui.studio import Studio
 quick = config.profile("clay", lora_steps=5, steps=10, drag_steps=60, stop=0.0)
 task = clay.task(810001, "rabbit", "stretch").task
 {name} = Studio(task, "clay", quick, out="exports")
@@ -66,7 +66,7 @@ PROGRESS = (
     "(lambda s: [len(s.progress), getattr(s.progress.get('drag'), 'i', 0), len(s.snapshots)])(studio.session)"
 )
 FIRST = (
-    "from dragnb import clay\nfrom dragnb.studio import Studio",
+    "from dragnb import clay\nfrom dragnb.ui.studio import Studio",
     'picture = clay.task(810001, "rabbit", "stretch").task.image',
     'studio = Studio(picture, out="exports")\nstudio',
 )

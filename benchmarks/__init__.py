@@ -1,1 +1,0 @@
-"""Speed and memory of an edit, stage by stage: `python -m benchmarks`."""

@@ -1,0 +1,1 @@
+"""Training of the bundled model on the clay world."""

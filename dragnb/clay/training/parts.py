@@ -1,0 +1,184 @@
+"""The bundled model's parts, untrained: Stable Diffusion 1's architecture in diffusers' own classes, only small.
+
+`build` makes them at random, `save_folder` writes the folder that `StableDiffusionPipeline.from_pretrained` and
+`dragnb.sd.load` read. Two sizes: "clay", the one that is trained and shipped, and "smoke", which the tests use.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from dragnb.clay.training.words import WORDS
+
+SIZES = {
+    # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
+    "clay": dict(
+        unet=(32, 64, 128, 128), heads=(1, 2, 4, 4), groups=16, text=128, text_layers=2, text_heads=4, vae=32,
+        vae_encoder=(0, 1, 2, 4), vae_decoder=(4, 3, 2, 0), latent=32,
+    ),
+    "smoke": dict(
+        unet=(16, 16, 32, 32), heads=(1, 1, 2, 2), groups=8, text=32, text_layers=1, text_heads=2, vae=8,
+        vae_encoder=(0, 1, 1, 1), vae_decoder=(1, 1, 1, 0), latent=32,
+    ),
+}  # fmt: skip
+BETA_START, BETA_END = 0.00085, 0.012
+MAX_TOKENS = 77
+WORD_END = "</w>"  # as in CLIP
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a Stable Diffusion 1 pipeline is made of, as diffusers and transformers objects."""
+
+    unet: torch.nn.Module
+    vae: torch.nn.Module
+    text_encoder: torch.nn.Module
+    tokenizer: object
+    scheduler: object
+
+
+def build_vae(size: str = "clay"):
+    """An untrained AutoencoderTiny: 4 latent channels, 8 times smaller a side; no norm layers, so crops train it."""
+    from diffusers import AutoencoderTiny
+
+    s = SIZES[size]
+    return AutoencoderTiny(
+        encoder_block_out_channels=(s["vae"],) * 4,
+        decoder_block_out_channels=(s["vae"],) * 4,
+        num_encoder_blocks=s["vae_encoder"],
+        num_decoder_blocks=s["vae_decoder"],
+        latent_channels=4,
+    )
+
+
+def build_unet(size: str = "clay"):
+    """An untrained UNet2DConditionModel with Stable Diffusion 1's block types and one layer a block."""
+    from diffusers import UNet2DConditionModel
+
+    s = SIZES[size]
+    return UNet2DConditionModel(
+        sample_size=s["latent"],
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=s["unet"],
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=s["text"],
+        attention_head_dim=s["heads"],
+        norm_num_groups=s["groups"],
+    )
+
+
+def build_text_encoder(size: str, vocab: int, bos: int, eos: int):
+    """An untrained CLIPTextModel: 77 positions, a few narrow layers."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    s = SIZES[size]
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocab, hidden_size=s["text"], intermediate_size=4 * s["text"], projection_dim=s["text"],
+            num_hidden_layers=s["text_layers"], num_attention_heads=s["text_heads"],
+            max_position_embeddings=MAX_TOKENS, bos_token_id=bos, eos_token_id=eos, pad_token_id=eos,
+        )
+    )  # fmt: skip
+
+
+def build_tokenizer():
+    """A CLIPTokenizer whose byte-pair vocabulary has each word of the clay world as one token; any text can be encoded.
+
+    The merges are found here and not by a library's trainer, since that one breaks ties differently in every process,
+    and a model must meet the same token numbers whenever its training is resumed.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = pair_merges(WORDS)
+    tokens = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *letters,
+        *(c + WORD_END for c in letters),
+        *map("".join, merges),
+    ]
+    return CLIPTokenizer(
+        vocab={t: i for i, t in enumerate(tokens)}, merges=merges, model_max_length=MAX_TOKENS
+    )
+
+
+def pair_merges(words):
+    """Byte-pair merges until every word is one token: the most frequent pair first, the first by spelling on ties."""
+    split = [(*word[:-1], word[-1] + WORD_END) for word in sorted(set(words))]
+    merges = []
+    while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        split = [_merged(parts, best) for parts in split]
+    return merges
+
+
+def _merged(parts, pair):
+    out = []
+    for part in parts:
+        if out and (out[-1], part) == pair:
+            out[-1] += part
+        else:
+            out.append(part)
+    return tuple(out)
+
+
+def build_scheduler():
+    """Stable Diffusion 1's noise schedule as a DDIM scheduler (the library's defaults are not SD's)."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=BETA_START, beta_end=BETA_END, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+
+
+def build(size: str = "clay", seed: int = 0) -> Parts:
+    """All parts with random weights from `seed`; `size` is a key of SIZES."""
+    tokenizer = build_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet, vae = build_unet(size), build_vae(size)
+        text = build_text_encoder(size, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return Parts(unet.eval(), vae.eval(), text.eval(), tokenizer, build_scheduler())
+
+
+def save_folder(parts: Parts, folder, dtype=torch.float16) -> Path:
+    """Write a diffusers pipeline folder, whole or not at all (written beside, then renamed over an older one)."""
+    from diffusers import StableDiffusionPipeline
+
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    copies = {k: copy.deepcopy(getattr(parts, k)).to(dtype) for k in ("unet", "vae", "text_encoder")}
+    pipe = StableDiffusionPipeline(
+        **copies, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.save_pretrained(fresh, safe_serialization=True)
+    config = (
+        fresh / "text_encoder" / "config.json"
+    )  # transformers would load half precision, diffusers loads full
+    config.write_text(config.read_text().replace('"float16"', '"float32"'))
+    os.chmod(fresh, 0o755)
+    if folder.exists():
+        for extra in folder.iterdir():  # the card and its pictures stay beside the weights
+            if not (fresh / extra.name).exists():
+                shutil.move(str(extra), str(fresh / extra.name))
+        shutil.rmtree(folder)
+    os.replace(fresh, folder)
+    return folder

@@ -1,0 +1,201 @@
+"""Run a sweep from the command line: `python -m dragnb.sweep run`, and `export` what it found.
+
+    python -m dragnb.sweep run --data clay --settings methods ablation --out outputs/sweep --jobs 2
+    python -m dragnb.sweep run --data drag_bench_data.zip --settings grid.json --model sd15 --out sweep --dask tcp://head:8786
+    python -m dragnb.sweep export outputs/sweep data/results/claybench.csv
+    python -m dragnb.sweep.report outputs/sweep    # figures and a page
+
+The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}; "methods" and
+"ablation" are the paper's comparisons (`sweep.studies`), from the profile that suits the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+from dragnb import sweep
+from dragnb.config import PROFILES, profile
+from dragnb.errors import InputError, did_you_mean
+from dragnb.metrics.judge import Judge, default_matcher
+from dragnb.prepare import default_settings
+from dragnb.sweep import export, grids
+from dragnb.sweep.beside import BESIDE
+from dragnb.taskfile import parse_json
+
+STUDIES = ("methods", "ablation")
+QUIET = 30  # seconds between lines where no terminal shows a line that is rewritten
+
+
+def main(argv=None) -> int:
+    """The command line: 0, or 1 where trials failed, or 2 where the run cannot be."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "export":
+            _say(f"written: {' '.join(map(str, export.export(args.out, args.csv)))}")
+            return 0
+        return _run(args)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; the same command goes on from here\n")
+        return 130
+
+
+def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
+    """Settings by name from profiles, the baselines of `BESIDE`, and json files of {name: {"profile": ..., ...}}.
+
+    "methods" and "ablation" are the grids of `studies`; truth: the samples' is known, so that its ceiling may join.
+    """
+    found = {}
+    for name in names:
+        if name == "methods":
+            found |= grids.methods(default_settings(model), truth)
+        elif name == "ablation":
+            found |= grids.ablation(default_settings(model))
+        elif name in BESIDE:
+            found[name] = BESIDE[name]
+        elif name in PROFILES:
+            found[name] = profile(name)
+        elif Path(name).suffix == ".json":
+            found |= _read_grid(Path(name))
+        else:
+            raise InputError(
+                f"--settings {name}: unknown{did_you_mean(name, [*STUDIES, *PROFILES, *BESIDE])}"
+            )
+    return found
+
+
+def _read_grid(path: Path) -> dict:
+    if not path.is_file():
+        raise InputError(f"--settings {path}: there is no such file")
+    data = parse_json(path.read_bytes(), str(path))
+    if not isinstance(data, dict) or not all(isinstance(v, (dict, str)) for v in data.values()):
+        raise InputError(
+            f'{path}: wanted is {{"name": {{"profile": "clay", "lam": 0.2}}, "floor": "no_edit"}}'
+        )
+    found = {}
+    for name, value in data.items():
+        try:
+            if isinstance(value, str):
+                (found[name],) = grid([value]).values()
+            else:
+                found[name] = profile(value.pop("profile", "fast"), **value)
+        except (InputError, TypeError) as error:
+            raise InputError(f"{path}: {name}: {error}") from None
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m dragnb.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = p.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("run", help="do what is still to be done").add_argument
+    add("--data", required=True, help='"clay", or a folder or zip of DragBench, Drag100 or drag files')
+    add(
+        "--settings",
+        nargs="+",
+        required=True,
+        help=f"{', '.join([*STUDIES, *PROFILES, *BESIDE])}, or grid.json",
+    )
+    add("--out", required=True, help="the run's folder")
+    add("--model", default="clay")
+    add("--matcher", help='whose features measure MD; default "clay" with the bundled model, else "sd21"')
+    add("--jobs", type=int, default=1, help="processes")
+    add("--threads", type=int, default=1, help="of torch in each; the bits may hang on it")
+    add("--dask", metavar="ADDRESS", help="a cluster's scheduler, like tcp://head:8786")
+    add(
+        "--gpus",
+        type=float,
+        default=0,
+        metavar="N",
+        help='what each task takes of a Dask worker\'s resource "GPU"',
+    )
+    add("--store", help="a cache to keep; by default a sample's is deleted with its last trial")
+    add("--side", type=int, help="longer side of the canvas in pixels")
+    add("--limit", type=int, help="only the first samples")
+    add("--keep", action="store_true", help="keep the pictures")
+    add("--retry-failed", action="store_true")
+    add = commands.add_parser(
+        "export", help="write the small table that is committed, and where it comes from"
+    ).add_argument
+    add("out")
+    add("csv")
+    return p
+
+
+def _run(args) -> int:
+    found, problems, told = grids.samples(args.data, args.limit)
+    for problem in problems:
+        sys.stderr.write(f"left out: {problem}\n")
+    judge = Judge(args.matcher or default_matcher(args.model))
+    with contextlib.ExitStack() as stack:
+        client = None
+        if args.dask:
+            client = stack.enter_context(_client(args.dask))
+        progress = None
+        line = _Line()
+        for progress in sweep.run(
+            found, grid(args.settings, args.model, args.data == "clay"), args.out, args.model, judge,
+            jobs=args.jobs, client=client, resources={"GPU": args.gpus} if args.gpus else None,
+            store=args.store, side=args.side, threads=args.threads, keep=args.keep,
+            retry_failed=args.retry_failed, data=told,
+        ):  # fmt: skip
+            line(progress)
+    failed = [record for record in sweep.read(args.out) if record["error"]]
+    _say(
+        f"{len(sweep.read(args.out))} records in {args.out}, {len(failed)} failed"
+        + ("" if progress else "; nothing was left to do")
+    )
+    for record in failed[:10]:
+        _say(f"  {record['sample']} / {record['setting']}: {record['error']}")
+    return 1 if failed else 0
+
+
+def _client(address: str):
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError('--dask: distributed is not installed; pip install "dragnb[bench]"') from None
+    try:
+        return Client(address, timeout="20s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(f"--dask {address}: no scheduler answers there ({error})") from None
+
+
+class _Line:
+    """Progress: one line rewritten in a terminal, else a line now and then."""
+
+    def __init__(self):
+        self.tty, self.last, self.width = sys.stderr.isatty(), 0.0, 0
+
+    def __call__(self, progress) -> None:
+        if self.tty:
+            text = str(progress)
+            sys.stderr.write(
+                "\r" + text.ljust(self.width) + ("\n" if progress.done == progress.total else "")
+            )
+            self.width = len(text)
+        elif (
+            time.monotonic() - self.last >= QUIET
+            or progress.done == progress.total
+            or progress.record["error"]
+        ):
+            sys.stderr.write(f"{progress}\n")
+            self.last = time.monotonic()
+        sys.stderr.flush()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

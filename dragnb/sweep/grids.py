@@ -1,0 +1,74 @@
+"""What the paper compares, for `sweep.run`: samples, the methods of its Fig. 8, the settings of its Fig. 6 and 7."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dragnb import clay
+from dragnb.clay import claybench
+from dragnb.config import Settings
+from dragnb.errors import InputError, did_you_mean
+from dragnb.sweep import beside, datasets
+
+FULL = "full"
+AXES = {  # what an ablation changes, one at a time; the first three are the paper's own
+    "strength": (0.2, 0.4, 0.6, 0.7, 0.8, 1.0),  # t = 10, 20, 30, 35, 40, 50 of 50
+    "lora_steps": (0, 20, 40, 60, 80, 100),
+    "block": (1, 2, 3, 4),
+    "lam": (0.0, 0.1, 0.5, 1.0),
+    "drag_lr": (0.005, 0.01, 0.02, 0.04),
+    "r1": (1, 2, 4, 6),
+    "r2": (1, 3, 6, 12),
+}
+
+
+def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
+    """(samples, problems, what they are in words) of "clay" (ClayBench) or of a benchmark's folder or zip."""
+    if data == "clay":
+        found, problems = clay.bench(), ()
+        told = f"ClayBench {claybench.VERSION} {claybench.digest()[:16]}"
+    else:
+        found, problems = datasets.read(data)
+        told = Path(data).resolve().name
+    return found[:limit], problems, told
+
+
+def methods(base: Settings, truth: bool = True) -> dict:
+    """The methods of Fig. 8 with a floor and two ceilings, by name.
+
+    base   the settings of the whole method; its fine-tune does not end by itself here, so that all are of one length
+    truth  the samples are of the clay world, so that the true picture is known
+    """
+    base = base.replace(lora_stop=0)
+    found = {
+        FULL: base,
+        "no fine-tune": base.replace(lora_steps=0),
+        "no reference control": base.replace(reference=False),
+        "there and back": base.replace(drag_steps=0),
+        "no edit": beside.no_edit,
+        "pixel warp": beside.warp,
+    }
+    return found | ({"truth, encoded": beside.truth_encoded} if truth else {})
+
+
+def ablation(base: Settings, *axes: str) -> dict[str, Settings]:
+    """The grid of some of AXES (all, where none is named), one setting changed at a time: names like "block=2".
+
+    A value that is the base's own goes by the name "full", once. A fine-tune does not end by itself here: it has the
+    length that is asked for. InputError for an unknown axis.
+    """
+    base = base.replace(lora_stop=0)
+    found = {FULL: base}
+    for axis in axes or AXES:
+        if axis not in AXES:
+            raise InputError(f"axis = {axis!r} is unknown{did_you_mean(axis, AXES)}")
+        for value in AXES[axis]:
+            if value != getattr(base, axis):
+                found[f"{axis}={value:g}"] = base.replace(**{axis: value})
+    return found
+
+
+def along(base: Settings, axis: str) -> dict[str, float]:
+    """The names of an axis' settings in order, with their values: {"block=1": 1, "full": 2, ...}."""
+    values = AXES[axis]
+    return {FULL if value == getattr(base, axis) else f"{axis}={value:g}": value for value in values}

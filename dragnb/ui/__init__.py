@@ -1,0 +1,1 @@
+"""What people touch: the picker and the studio, in Jupyter's widgets."""

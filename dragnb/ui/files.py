@@ -1,0 +1,124 @@
+"""Picks in and out: what is uploaded, typed, fetched or copied, as a task, a picture, or text."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shlex
+import tempfile
+import urllib.request
+from pathlib import Path, PurePath
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+
+from dragnb.errors import InputError
+from dragnb.task import DragTask, read_image
+from dragnb.ui.picks import Picks
+
+WEB = ("http://", "https://")
+MAX_BYTES = 512 * 2**20
+TIMEOUT = 20  # seconds
+NAME = 200  # bytes that are kept of a file's name; most disks take 255
+ARROW = "→"
+NOTEBOOK = "04_pick_points.ipynb"
+NUMBERS = re.compile(r"-?\d+(?:\.\d+)?")
+BETWEEN = re.compile(r"[\s,;:()\[\]>=→-]*")  # all that may stand between the numbers of a line
+
+
+def uploads(value) -> list[tuple[str, bytes]]:
+    """A FileUpload's value as (name, content): ipywidgets 8 gives a tuple of dicts, 7 a dict by name."""
+    files = [file | {"name": name} for name, file in value.items()] if isinstance(value, dict) else value
+    return [(file["name"], bytes(file["content"])) for file in files]
+
+
+def read_bytes(name: str, content: bytes) -> DragTask | np.ndarray:
+    """A zipped drag file, or a picture; InputError says what is wrong with it, by its own name."""
+    name = PurePath(name).name.encode(errors="ignore")[-NAME:].decode(errors="ignore") or "file"
+    if not content:
+        raise InputError(f"{name} is empty")
+    if name.lower().endswith(".json"):
+        raise InputError(
+            f"{name} is one part of a drag file; give the whole: its zip, or the path of its folder"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        try:
+            return read_path(path)
+        except InputError as error:
+            raise InputError(str(error).replace(folder + os.sep, "")) from error
+
+
+def read_path(path: Path) -> DragTask | np.ndarray:
+    """A drag file, folder or zip, or a picture."""
+    return DragTask.load(path) if path.is_dir() or path.suffix.lower() == ".zip" else read_image(path)
+
+
+def read_place(place: str) -> DragTask | np.ndarray:
+    """A drag file or a picture by its path or its http address, which is fetched."""
+    place = place.strip()
+    if not place:
+        raise InputError("type a path or a web address first")
+    if not place.lower().startswith(WEB):
+        return read_path(Path(place).expanduser())
+    return read_bytes(unquote(urlparse(place).path), _fetched(place))
+
+
+def save(picks: Picks, place: str) -> Path:
+    """Write the drag file where a path says: a folder, or a zip by its name."""
+    place = place.strip()
+    if not place or place.lower().startswith(WEB):
+        raise InputError("type the path of a folder, or of a .zip, to save to")
+    return picks.task().save(Path(place).expanduser())
+
+
+def _fetched(url: str) -> bytes:
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "dragnb"})  # some refuse Python's own
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            content = answer.read(MAX_BYTES + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise InputError(f"{url} cannot be fetched ({getattr(error, 'reason', error)})") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{url} is larger than {MAX_BYTES // 2**20} MiB")
+    return content
+
+
+def table(points) -> str:
+    """Points as text, a pair a line: `103 133 → 81 133`; a handle that waits stands alone."""
+    pairs = (points[k : k + 2] for k in range(0, len(points), 2))
+    return "\n".join(_line(pair) for pair in pairs)
+
+
+def _line(pair) -> str:
+    return f" {ARROW} ".join(f"{round(x, 1):g} {round(y, 1):g}" for x, y in pair)
+
+
+def parse_table(text: str, known=()) -> list[tuple[float, float]]:
+    """The points that a table says. Lines as `table` writes those of `known` keep their digits beyond the shown."""
+    exact = {_line(known[k : k + 2]): known[k : k + 2] for k in range(0, len(known), 2)}
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    points = []
+    for k, line in enumerate(lines, 1):
+        numbers = [float(n) for n in NUMBERS.findall(line)]
+        whole = len(numbers) == 4 or (len(numbers) == 2 and k == len(lines))
+        if not whole or not BETWEEN.fullmatch(NUMBERS.sub("", line)):
+            raise InputError(
+                f"line {k}: {line!r} is not a pair; write x y {ARROW} x y, as 103 133 {ARROW} 81 133"
+            )
+        points += exact.get(line) or list(zip(numbers[0::2], numbers[1::2], strict=True))
+    return points
+
+
+def parameters(picks: Picks) -> str:
+    """The picks for notebook 04: as lines for its parameters cell, and as an option of papermill's command line."""
+    points = [[int(v) if v.is_integer() else v for v in point] for point in picks.points]
+    given = {"points": points, "prompt": picks.prompt}
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
+    if picks.mask.any():
+        lines.append("# the mask is not in here: save the drag file and give `task` instead")
+    option = shlex.quote(json.dumps(given, ensure_ascii=False))
+    return "\n".join([*lines, "", f"papermill {NOTEBOOK} picked.ipynb -y {option}"])

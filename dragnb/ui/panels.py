@@ -1,0 +1,142 @@
+"""The studio's panels, each a widget on plain values: what came out, the way there, how it goes."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable
+
+from dragnb.prepare import Event
+from dragnb.result import Result
+from dragnb.ui import frames
+from dragnb.ui.parts import W, picture, put, row, show_if
+from dragnb.ui.worker import Problem
+
+REUSED = "same picture, prompt and model: reused"
+NOTHING = "Nothing has been dragged yet: pick, then press Run."
+LOOK = (
+    "Move the slider to see a step: its picture in one leap, its features, and another way to go from there."
+)
+STAGES = {"finetune": "fine-tune", "invert": "invert, record"}
+
+
+class ResultPanel:
+    """Before and after: a slider between them, what changed, or the handles' ways over the result."""
+
+    VIEWS = ("before | after", "difference", "tracks")
+
+    def __init__(self):
+        self.view = W.ToggleButtons(options=self.VIEWS)
+        self.part = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="after", readout=False)
+        self.nothing, self.image = W.HTML(NOTHING), picture("512px")
+        self.widget = W.VBox([self.nothing, self.view, self.part, self.image])
+        self.view.observe(self._draw, "value")
+        self.part.observe(self._draw, "value")
+        self.show(None)
+
+    def show(self, result: Result | None) -> None:
+        """Show this edit, or nothing."""
+        self._result = result
+        self._draw()
+
+    def _draw(self, _=None) -> None:
+        result, view = self._result, self.view.value
+        show_if(result is None, self.nothing)
+        show_if(result is not None, self.view)
+        show_if(result is not None and view == self.VIEWS[0], self.part)
+        if result is None:
+            put(self.image, b"")
+            return
+        before, after = result.task.image, result.image
+        if view == self.VIEWS[0]:
+            shown = frames.wipe(before, after, self.part.value)
+        elif view == self.VIEWS[1]:
+            shown = frames.difference(before, after)
+        else:
+            shown = frames.marked(after, result.tracks_xy, result.task.targets)
+        put(self.image, frames.jpeg(frames.enlarged(shown, frames.SHARPEST)))
+
+
+class TravelPanel:
+    """Time travel: a slider over a drag's steps, with loss, handles, picture in one leap, and features.
+
+    look    asks for a step to be seen; `refresh` is given what was
+    branch  called with the step where a new drag shall begin
+    """
+
+    def __init__(self, look: Callable[[int], None], branch: Callable[[int], None]):
+        self._look, self._result, self._looks = look, None, {}
+        self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="420px"))
+        self.text = W.HTML()
+        self.image, self.features = picture("300px"), picture("300px")
+        why = "a new drag from this step's latent, with other points or settings"
+        self.branch = W.Button(description="branch from here", tooltip=why)
+        self.branch.on_click(lambda _: branch(self.step.value))
+        self.widget = W.VBox([row(self.step, self.branch), self.text, row(self.image, self.features)])
+        self.step.observe(self._moved, "value")
+        self.show(None)
+
+    def show(self, result: Result | None) -> None:
+        """Travel in this edit, from its last step on; nothing is looked at before the slider is moved."""
+        self._result, self._looks = None, {}  # no look while the slider is set
+        self.step.max = last = len(result.states) - 1 if result else 0
+        self.step.value = last
+        self._result = result
+        put(self.image, b"")
+        put(self.features, b"")
+        self._draw()
+
+    def refresh(self, looks: dict) -> None:
+        """Draw what was seen meanwhile."""
+        if looks.keys() != self._looks.keys():
+            self._looks = looks
+            self._draw()
+
+    def _moved(self, _) -> None:
+        self._draw()
+        if self._result is not None and self.step.value not in self._looks:
+            self._look(self.step.value)
+
+    def _draw(self) -> None:
+        result, step = self._result, self.step.value
+        self.branch.disabled = result is None or step not in self._looks
+        show_if(result is not None, self.step, self.branch)
+        if result is None:
+            self.text.value = NOTHING
+            return
+        far = ", ".join(f"{d:.1f}" for d in result.states[step].distance.tolist())
+        said = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"
+        self.text.value = said if self._looks else f"{said}<br>{LOOK}"
+        if step in self._looks:
+            seen, tracks = self._looks[step], result.tracks_xy[: step + 1]
+            put(self.image, frames.jpeg(frames.marked(seen.image, tracks, result.task.targets)))
+            put(self.features, frames.jpeg(frames.enlarged(seen.features)))
+
+
+def progress(events: Iterable[Event], running: bool = True) -> str:
+    """A bar for each stage so far, with the time it still takes, took, or that it was reused; as HTML."""
+    rows, events = [], list(events)
+    for event in events:
+        if event.stage == "done":
+            continue
+        over = event is not events[-1] or event.i == event.n  # a drag that arrives ends before its last step
+        if event.cached:
+            note = REUSED
+        elif over:
+            note = f"{event.seconds:.1f} s" if event.n else "off"
+        else:
+            note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
+        most = event.n or 1
+        bar = f'<progress style="width: 36px" max="{most}" value="{most if over else event.i}"></progress>'
+        name = STAGES.get(event.stage, event.stage)
+        rows.append(f'<tr><td style="white-space: nowrap">{name}</td><td>{bar}</td><td>{note}</td></tr>')
+    return f'<table style="line-height: 1.3">{"".join(rows)}</table>' if rows else ""
+
+
+def message(said: str, problem: Problem | None) -> str:
+    """What happened, and an error as one line with its details folded; as HTML."""
+    text = html.escape(said)
+    if problem is not None:
+        line, details = html.escape(problem.line), html.escape(problem.details)
+        details = f'<pre style="overflow: auto">{details}</pre>'
+        text += f"<details><summary><b>&#9888; {line}</b></summary>{details}</details>"
+    return f'<div role="status" style="line-height: 1.4">{text}</div>'

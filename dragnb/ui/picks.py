@@ -1,0 +1,226 @@
+"""Picks: points and a mask on one picture, in which every change can be undone. Knows no widget and no browser."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dragnb.errors import InputError
+from dragnb.task import DragTask, check_image, check_mask, pair_up
+from dragnb.ui import masks
+from dragnb.ui.history import History
+
+WIDE = 3 / 2  # a suggested mask reaches so far around a path, in lengths of the path
+LEAST = 1 / 5  # and at least so far, in longer sides of the picture
+
+
+@dataclass(frozen=True)
+class Step:
+    """What undo goes back to, packed small."""
+
+    image: np.ndarray = field(compare=False)
+    picture: int  # its id: pictures are never written to, so the same array is the same picture
+    points: tuple
+    mask: bytes
+    prompt: str
+    name: str
+
+
+class Picks(History):
+    """Points and mask on one picture. Change them by the methods only: each is one step of undo and redo.
+
+    image   uint8 (h, w, 3)
+    points  list of (x, y) in picture pixels, handle and target in turn; an odd one at the end is a handle that waits
+    mask    bool (h, w), True = may change; nothing painted leaves the whole picture free
+    prompt, name  as in DragTask
+    """
+
+    def __init__(self, image: np.ndarray, points=(), mask=None, prompt: str = "", name: str = ""):
+        super().__init__()
+        self._own: np.ndarray | None = None  # the mask, once the step under way has made a copy to write on
+        self._become(image, points, mask, prompt, name)
+
+    @classmethod
+    def of(cls, task: DragTask | np.ndarray) -> Picks:
+        """The picks of a task, to go on from, or of a picture on which nothing is picked yet."""
+        return cls(*_content(task))
+
+    def _become(self, image, points=(), mask=None, prompt="", name=""):
+        check_image(image)
+        size = image.shape[1], image.shape[0]
+        points = _checked(points, size)
+        mask = np.zeros(image.shape[:2], bool) if mask is None else check_mask(mask, size)
+        self.image, self.points, self.mask, self.prompt, self.name = image, points, mask, prompt, name
+
+    def load(self, task: DragTask | np.ndarray) -> None:
+        """Put a task, or a bare picture, in the place of what is here; `undo` brings that back, picture and all."""
+        with self.action():
+            self._become(*_content(task))
+
+    def begin(self) -> None:
+        super().begin()
+        self._own = None
+
+    def _now(self) -> Step:
+        mask = zlib.compress(np.packbits(self.mask).tobytes(), 1)
+        return Step(self.image, id(self.image), tuple(self.points), mask, self.prompt, self.name)
+
+    def _restore(self, step: Step) -> None:
+        self.image, self.points, self.prompt, self.name = (
+            step.image,
+            list(step.points),
+            step.prompt,
+            step.name,
+        )
+        bits = np.frombuffer(zlib.decompress(step.mask), np.uint8)
+        h, w = self.image.shape[:2]
+        self.mask, self._own = np.unpackbits(bits, count=h * w).reshape(h, w).astype(bool), None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture."""
+        return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def waiting(self) -> bool:
+        """Does the last handle still wait for its target?"""
+        return len(self.points) % 2 == 1
+
+    def snap(self, x: float, y: float) -> tuple[float, float]:
+        """The pixel nearest to a place that may lie between pixels or outside."""
+        w, h = self.size
+        return float(min(max(round(x), 0), w - 1)), float(min(max(round(y), 0), h - 1))
+
+    def add(self, x: float, y: float) -> None:
+        """Add a point, rounded to a pixel of the picture: a handle, or the target of the handle that waits."""
+        point = self.snap(x, y)
+        if self.waiting and point == self.points[-1]:
+            raise InputError("the target lies on its own handle: there is nothing to drag")
+        with self.action():
+            self.points = [*self.points, point]
+
+    def move(self, k: int, x: float, y: float) -> None:
+        """Put the k-th point elsewhere, rounded to a pixel of the picture."""
+        with self.action():
+            self.points = [*self.points[:k], self.snap(x, y), *self.points[k + 1 :]]
+
+    def move_pair(self, pair: int, dx: float, dy: float) -> tuple[int, int]:
+        """Shift both ends of a pair by whole pixels, no further than the picture goes; returns by how much."""
+        ends = np.array(self.points[2 * pair : 2 * pair + 2])
+        free = np.array(self.size) - 1 - ends.max(0)
+        shift = np.clip(np.rint([dx, dy]), -np.floor(ends.min(0)), np.floor(free))
+        with self.action():
+            moved = [tuple(end) for end in (ends + shift).tolist()]
+            self.points = [*self.points[: 2 * pair], *moved, *self.points[2 * pair + 2 :]]
+        return int(shift[0]), int(shift[1])
+
+    def remove(self, k: int) -> None:
+        """Delete a point. A handle takes its pair with it; a target leaves its handle waiting, if none waits yet."""
+        pair, handle = k // 2, self.points[k // 2 * 2]
+        keep = [handle] if k % 2 and not self.waiting else []
+        with self.action():
+            self.points = [*self.points[: 2 * pair], *self.points[2 * pair + 2 :], *keep]
+
+    def remove_pair(self, pair: int) -> None:
+        """Delete a handle and its target."""
+        self.remove(2 * pair)
+
+    def set_points(self, points) -> None:
+        """Replace all points; InputError names the one that lies outside the picture."""
+        with self.action():
+            self.points = _checked(points, self.size)
+
+    def clear_points(self) -> None:
+        self.set_points([])
+
+    def stroke(self, start, end, radius: float, erase: bool = False) -> None:
+        """Paint, or erase, with a round brush along the line between two places (x, y)."""
+        with self.action():
+            masks.stroke(self._writable(), start, end, radius, not erase)
+
+    def rectangle(self, corner, opposite, erase: bool = False) -> None:
+        with self.action():
+            masks.rectangle(self._writable(), corner, opposite, not erase)
+
+    def lasso(self, places, erase: bool = False) -> None:
+        """Paint, or erase, inside a closed line through places (x, y)."""
+        with self.action():
+            masks.polygon(self._writable(), places, not erase)
+
+    def fill(self) -> None:
+        """Paint what the paint encloses; InputError if it encloses nothing."""
+        holes = masks.holes(self.mask)
+        if not holes.any():
+            raise InputError("fill: the paint encloses nothing; draw a closed outline first")
+        self.set_mask(self.mask | holes)
+
+    def invert(self) -> None:
+        self.set_mask(~self.mask)
+
+    def around_paths(self) -> None:
+        """Paint a generous region around every path from handle to target: a first guess at what has to change."""
+        pairs = list(zip(self.points[0::2], self.points[1::2], strict=False))
+        if not pairs:
+            raise InputError("around the path: there is none yet; pick a handle and its target first")
+        with self.action():
+            for handle, target in pairs:
+                radius = max(WIDE * np.hypot(*np.subtract(target, handle)), LEAST * max(self.size))
+                self.stroke(handle, target, radius)
+
+    def set_mask(self, mask) -> None:
+        """Replace the mask by one of the picture's size; None clears it."""
+        with self.action():
+            self.mask = np.zeros_like(self.mask) if mask is None else check_mask(mask, self.size)
+
+    def clear_mask(self) -> None:
+        self.set_mask(None)
+
+    def _writable(self) -> np.ndarray:
+        if self._own is not self.mask:
+            self.mask = self._own = self.mask.copy()
+        return self.mask
+
+    def set_prompt(self, prompt: str) -> None:
+        """Say what the picture shows."""
+        with self.action():
+            self.prompt = prompt
+
+    def says(self) -> str:
+        """One line on what is picked and what comes next."""
+        pairs = -(-len(self.points) // 2)
+        todo = "click its target" if self.waiting else "click a handle"
+        free = f"{self.mask.mean():.0%} may change" if self.mask.any() else "the whole picture may change"
+        return f"{pairs} {'pair' if pairs == 1 else 'pairs'}; {todo}; {free}"
+
+    def task(self, prompt: str | None = None, name: str | None = None) -> DragTask:
+        """The drag task of the picks; InputError says what is missing."""
+        handles, targets = pair_up(self.points)
+        mask = self.mask if self.mask.any() else None
+        prompt, name = self.prompt if prompt is None else prompt, self.name if name is None else name
+        return DragTask(self.image, handles, targets, mask, prompt, name)
+
+
+def _content(what: DragTask | np.ndarray) -> tuple:
+    if not isinstance(what, DragTask):
+        return (what,)
+    points = np.stack([what.handles, what.targets], axis=1).reshape(-1, 2)
+    return what.image, points, what.mask, what.prompt, what.name
+
+
+def _checked(points, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Points as a list of (x, y), all of them on the picture."""
+    w, h = size
+    try:
+        points = [(float(x), float(y)) for x, y in points]
+    except (TypeError, ValueError):
+        raise InputError(f"points = {points!r} are not a list of [x, y]") from None
+    for k, (x, y) in enumerate(points):
+        if not (0 <= x <= w - 1 and 0 <= y <= h - 1):  # NaN is outside too
+            end = "target" if k % 2 else "handle"
+            raise InputError(
+                f"pair {k // 2 + 1}: its {end} ({x:g}, {y:g}) lies outside the {w}×{h} picture: "
+                f"x goes from 0 to {w - 1}, y from 0 to {h - 1}"
+            )
+    return points

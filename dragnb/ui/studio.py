@@ -1,0 +1,256 @@
+"""The studio: pick, paint, drag, watch, go back and go on, in one widget. All of it calls what a cell could call."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from dragnb.config import Settings
+from dragnb.errors import InputError
+from dragnb.task import DragTask
+from dragnb.ui import advice, export, frames, pages, panels
+from dragnb.ui.knobs import SettingsPanel
+from dragnb.ui.parts import W, picture, put, row
+from dragnb.ui.picker import Picker
+from dragnb.ui.session import Session, Snapshot
+
+EXPORTS = {
+    "png": ("picture", "a PNG that carries its drag file, settings, seed, model and versions"),
+    "zip": ("drag file", "picture, points, mask and prompt, to go on from"),
+    "gif": ("GIF", "the process as a film"),
+    "mp4": ("MP4", "the process as a film; needs the extra 'video'"),
+    "ipynb": ("open as notebook", "notebook 00 with this drag as its parameters"),
+}
+THUMBNAIL = 96  # pixels
+PICKER_WIDTH, SETTINGS_WIDTH = (
+    "530px",
+    "425px",
+)  # side by side in a notebook, the one below the other on a phone
+ARRIVED = 1.0  # pixels from the target: nothing is left to drag
+
+
+class Studio:
+    """The whole app round a Picker; show `widget`, or the Studio itself, in a notebook.
+
+    what   a DragTask to begin with, a picture, uint8 (h, w, 3), or Picks
+    model, settings, side, store  as `pipeline.run` takes them; model, settings and side can be changed on the page
+    out    folder for what is exported
+
+    Drags run in a thread of `session`, so the page stays awake; `session.wait()` waits for them. `close()` ends the
+    thread and lets go of the memory; so does running its cell again, unless a name still refers to the studio.
+    """
+
+    def __init__(self, what, model="clay", settings: Settings | None = None, side=None, store=None, out="."):
+        self.session = Session(model, settings, store, side)
+        self.settings = SettingsPanel(model, settings, side)
+        self.picker = Picker(what, notes=self._notes)
+        self.result = panels.ResultPanel()
+        self.travel = panels.TravelPanel(self.session.look, lambda step: self._try(self.branch, step))
+        self.out = W.Text(value=str(out), description="folder")
+        self._lock = threading.RLock()  # two threads may draw: the page's and the session's
+        self._drawn: Snapshot | None = None
+        self._busy = ""
+        self._stems: dict[Snapshot, str] = {}
+        self._branch: tuple[Snapshot, int, np.ndarray] | None = None  # and the picture it was picked on
+        self.widget = self._build()
+        self.picker.on_change(self._picked)
+        self.settings.on_change(self.picker.refresh)
+        self.session.on_change(self.refresh)
+        self._picked()
+        self.refresh()
+
+    def _build(self):
+        self.run_button = self._button("Run", "drag, in the background", self.run)
+        self.run_button.button_style = "primary"
+        self.stop_button = self._button("Stop", "keep what there is; again: at once", self.session.stop)
+        self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
+        self.measure_button = self._button(
+            "measure", "two steps of each stage: what will a drag take?", self.measure
+        )
+        self.begins, self.progress, self.message, self.strip = W.HTML(), W.HTML(), W.HTML(), row()
+        self.live = picture("300px")
+        self.exports = {
+            kind: self._button(label, why, lambda kind=kind: self.export(kind))
+            for kind, (label, why) in EXPORTS.items()
+        }
+        close = self._button("close", "end the thread, free the memory; export first", self.close)
+        tabs = W.Tab(
+            [self.result.widget, self.travel.widget, W.VBox([self.out, row(*self.exports.values())])]
+        )
+        for k, title in enumerate(("result", "time travel", "export")):
+            tabs.set_title(k, title)
+        buttons = row(self.run_button, self.stop_button, self.next_button, self.measure_button, close)
+        now = [self.begins, buttons, self.message, self.progress, self.live]
+        left, right = self.picker.widget, W.VBox([self.settings.widget, *now])
+        left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
+        return W.VBox([row(left, right), tabs, self.strip])
+
+    def _button(self, label: str, why: str, action):
+        button = W.Button(description=label, tooltip=why, layout=W.Layout(width="auto"))
+        button.on_click(lambda _: self._try(action))
+        return button
+
+    def _try(self, action, *args) -> None:
+        """Do what was clicked; what goes wrong is told on the page, and nothing else changes."""
+        try:
+            self.session.problem = None
+            action(*args)
+        except Exception as error:
+            self.session.report(error)
+
+    def run(self) -> None:
+        """Drag what is picked, in the background; InputError says what is missing."""
+        task, start = self.picker.picks.task(), self._branch and self._branch[:2]
+        self._take_settings()
+        self.session.run(task, start)
+
+    def measure(self) -> None:
+        """Find out, in the background, what a drag on this picture with these settings will take."""
+        self._take_settings()
+        self.session.measure(self.picker.picks.image)
+
+    def _take_settings(self) -> None:
+        session, panel = self.session, self.settings
+        session.settings, session.model, session.side = panel.settings, panel.model, panel.side.value or None
+
+    def _notes(self, picks) -> list[str]:
+        """What is said beside the canvas: of the picks, of the settings, and what the drag will take."""
+        session = self.session
+        try:
+            self._take_settings()
+            side = session.side or session.pace.side(session.model)
+            return advice.notes(picks, session.settings, side) + session.notes(picks.image, picks.prompt)
+        except InputError as error:
+            return [*advice.notes(picks), str(error)]
+
+    def branch(self, step: int) -> None:
+        """Pick the next drag on the picture as it was at this step of the shown one; Run begins at its latent."""
+        shown, look = self.session.shown, self.session.looks.get(step)
+        if shown is None or look is None:
+            raise InputError(f"step {step} was not looked at yet; move the slider of the time travel there")
+        task, places = shown.result.task, shown.result.tracks_xy[step].round()
+        left = np.abs(places - task.targets).max(axis=1) >= ARRIVED
+        if left.any():
+            moved = DragTask(look.image, places[left], task.targets[left], task.mask, task.prompt, task.name)
+        self._load(moved if left.any() else look.image, task.prompt, (shown, step))
+
+    def next_round(self) -> None:
+        """The shown result becomes the picture to pick on."""
+        if self.session.shown is None:
+            raise InputError("there is no result yet; press Run first")
+        result = self.session.shown.result
+        self._load(result.image, result.task.prompt)
+
+    def go_back(self, snapshot: Snapshot) -> None:
+        """Show an earlier drag again, with its points and settings, to look at it or to go on from it."""
+        self.settings.show(snapshot.model, snapshot.result.settings, snapshot.side)
+        self._load(snapshot.result.task, snapshot.result.task.prompt, snapshot.began)
+        self.session.show(snapshot)
+
+    def export(self, kind: str) -> None:
+        """Save the shown drag as one of EXPORTS, in the folder that the page names."""
+        snapshot = self.session.shown
+        if snapshot is None:
+            raise InputError("there is nothing to export yet; press Run first")
+        result, path = snapshot.result, Path(f"{self._stem(snapshot)}.{kind}")
+        if kind in ("gif", "mp4"):
+            save = {"gif": export.save_gif, "mp4": export.save_mp4}[kind]
+            ways, targets = result.tracks_xy, result.task.targets
+            self.session.film(
+                snapshot,
+                lambda pictures: save(path, pictures),
+                lambda step, image: frames.marked(image, ways[: step + 1], targets),
+            )
+            return
+        if kind == "png":
+            export.save_png(path, result)
+        elif kind == "zip":
+            result.task.save(path)
+        else:
+            model = snapshot.model if isinstance(snapshot.model, str) else snapshot.model.name
+            export.save_notebook(path, result, model)
+        self.session.say(f"saved: {path}")
+
+    def close(self) -> None:
+        """End the thread, drop pictures, states and models, take the widgets off the page."""
+        self.session.close()
+        self._drawn, self._branch, self._stems = None, None, {}
+        self.result.show(None)
+        self.travel.show(None)
+        _close(self.widget)
+
+    def refresh(self) -> None:
+        """Bring the page up to date with the session."""
+        session = self.session
+        with session.lock:
+            events, looks = list(session.progress.values()), dict(session.looks)
+            busy, shown, snapshots = session.busy, session.shown, list(session.snapshots)
+            said, problem, preview = session.said, session.problem, session.preview
+        with self._lock:
+            ended, self._busy = self._busy and not busy, busy
+            self.run_button.disabled = self.measure_button.disabled = bool(busy)
+            self.stop_button.disabled = not busy
+            self.progress.value = panels.progress(events, bool(busy))
+            self.message.value = panels.message(said, problem)
+            if busy != "drag":  # then it shows how the last one ended
+                preview = shown and shown.result.image
+            put(self.live, b"" if preview is None else frames.jpeg(preview))
+            if shown is not self._drawn:
+                self._drawn = shown
+                self.result.show(shown and shown.result)
+                self.travel.show(shown and shown.result)
+            self.travel.refresh(looks)
+            for k, snapshot in enumerate(snapshots[len(self.strip.children) :], len(self.strip.children) + 1):
+                self.strip.children = (*self.strip.children, self._thumbnail(k, snapshot))
+        if ended:  # what a drag takes is known better now
+            self.picker.refresh()
+
+    def _thumbnail(self, k: int, snapshot: Snapshot):
+        image = W.Image(value=frames.jpeg(snapshot.result.image, THUMBNAIL), format="jpeg")
+        return W.VBox([image, self._button(f"{k}", "go back to this drag", lambda: self.go_back(snapshot))])
+
+    def _load(self, what, prompt: str, began: tuple[Snapshot, int] | None = None) -> None:
+        self._branch = None
+        self.picker.load(what)
+        self.picker.picks.set_prompt(prompt)
+        self._branch = began and (*began, self.picker.picks.image)
+        self._picked()
+
+    def _picked(self) -> None:
+        """The picks changed: another picture ends a branch."""
+        picks = self.picker.picks
+        if self._branch and not _same(picks.image, self._branch[2]):
+            self._branch = None
+        step = self._branch and self._branch[1]
+        self.begins.value = f"Run begins at step {step} of the drag it branches from." if self._branch else ""
+
+    def _stem(self, snapshot: Snapshot) -> Path:
+        """Where a snapshot's files go: one free name for all of them."""
+        out, taken = Path(self.out.value).expanduser(), set(self._stems.values())
+        if snapshot not in self._stems:
+            name, k = re.sub(r"[^\w-]+", "_", snapshot.result.task.name) or "drag", 1
+            while f"{name}-{k}" in taken or any(out.glob(f"{name}-{k}.*")):
+                k += 1
+            self._stems[snapshot] = f"{name}-{k}"
+        return out / self._stems[snapshot]
+
+    def _ipython_display_(self):
+        from IPython import get_ipython
+        from IPython.display import display
+
+        pages.take_place(self, get_ipython())
+        display(self.widget)
+
+
+def _same(image: np.ndarray, other: np.ndarray) -> bool:
+    return image is other or np.array_equal(image, other)
+
+
+def _close(widget) -> None:
+    """A widget and all in it, off the page and out of the registry that would keep it alive."""
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()

@@ -1,0 +1,172 @@
+"""Training the bundled model: exact resume, a folder plain diffusers reads, fresh pictures, and what is shipped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dragnb import sd
+from dragnb.clay.evaluate import autoencoder
+from dragnb.clay.training import loop, train
+from dragnb.clay.training.parts import build
+from dragnb.clay.training.recipe import RECIPES
+from dragnb.errors import InputError
+
+SMOKE = RECIPES["smoke"]
+SHIPPED = Path(__file__).parents[2] / "data" / "models" / "clay"
+
+
+def weights(out, name):
+    return torch.load(out / f"{name}.pt", weights_only=True)["averages"]
+
+
+def same(a, b):
+    return all(torch.equal(a[m][k], b[m][k]) for m in a for k in a[m])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole smoke training, uninterrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    for part in (train.train_autoencoder, train.train_unet):
+        for _ in part(SMOKE, out, "cpu"):
+            pass
+    return out
+
+
+def test_a_training_left_between_checkpoints_resumes_to_the_same_bits(finished, tmp_path):
+    for part, name in ((train.train_autoencoder, "autoencoder"), (train.train_unet, "unet")):
+        steps = part(SMOKE, tmp_path, "cpu")
+        assert [next(steps)[0] for _ in range(3)] == [1, 2, 3]  # saved at 2, lost from there
+        steps.close()
+        assert [step for step, *_ in part(SMOKE, tmp_path, "cpu")] == [3, 4, 5, 6]
+        assert same(weights(tmp_path, name), weights(finished, name)), name
+
+
+def test_a_killed_training_process_resumes_to_the_same_bits(finished, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "dragnb.clay.training.train",
+        "autoencoder",
+        "--recipe",
+        "smoke",
+        "--out",
+        str(tmp_path),
+    ]
+    env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(torch.get_num_threads()))
+    process = subprocess.Popen([*command, "--set", "vae_steps=100000"], env=env, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "autoencoder.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = loop.saved_step(tmp_path, "autoencoder")
+    longer = replace(
+        SMOKE, vae_steps=reached + 3, decay_from=1.0
+    )  # at full rate, so that lengths do not matter
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    resumed = [step for step, *_ in train.train_autoencoder(longer, tmp_path, "cpu")]
+    assert resumed == [reached + 1, reached + 2, reached + 3]
+    for _ in train.train_autoencoder(longer, whole, "cpu"):
+        pass
+    assert same(weights(tmp_path, "autoencoder"), weights(whole, "autoencoder"))
+
+
+def test_fresh_pictures_are_drawn_where_the_recipe_keeps_none(tmp_path):
+    recipe = replace(SMOKE, pictures=0, vae_steps=2, unet_steps=2)
+    assert [s for s, *_ in train.train_autoencoder(recipe, tmp_path, "cpu")] == [1, 2]
+    assert [s for s, *_ in train.train_unet(recipe, tmp_path, "cpu")] == [1, 2]
+    assert not list(tmp_path.glob("pictures*"))
+
+
+def test_the_exported_folder_is_read_by_plain_diffusers_and_samples_with_guidance(finished, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    folder = train.export(SMOKE, finished, tmp_path / "model")
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    picture = pipe(
+        "a red cat", num_inference_steps=2, guidance_scale=3.0, generator=generator, output_type="np"
+    )
+    assert picture.images.shape == (1, 256, 256, 3) and np.isfinite(picture.images).all()
+    latents = torch.from_numpy(np.load(next(finished.glob("latents-*.npy"))))
+    assert (latents * pipe.vae.config.scaling_factor).std() == pytest.approx(1, rel=1e-3)
+    assert json.loads((folder / "training.json").read_text())["unet"]["steps"] == SMOKE.unet_steps
+    assert sd.load(str(folder)).side == 256
+
+
+def test_export_keeps_what_lies_beside_the_weights(finished, tmp_path):
+    folder = train.export(SMOKE, finished, tmp_path / "model")
+    (folder / "README.md").write_text("the card")
+    train.export(SMOKE, finished, folder)
+    assert (folder / "README.md").read_text() == "the card"
+    assert not list(tmp_path.glob(".model-*")), "nothing half-written is left"
+
+
+def test_an_adopted_model_is_trained_on_from_its_own_weights(finished, tmp_path):
+    folder = train.export(SMOKE, finished, tmp_path / "model")
+    train.adopt(SMOKE, tmp_path, folder)
+    (step, loss, _), *_ = train.train_unet(SMOKE, tmp_path, "cpu")
+    adopted, origin = weights(tmp_path, "autoencoder"), weights(finished, "autoencoder")
+    assert step == 1 and loss > 0
+    assert all(torch.allclose(adopted["vae"][k], origin["vae"][k], atol=2e-3) for k in origin["vae"])
+    before = json.loads((folder / "training.json").read_text())
+    after = json.loads((train.export(SMOKE, tmp_path, tmp_path / "again") / "training.json").read_text())
+    assert after["before"] == before and after["autoencoder"] == before["autoencoder"]
+    with pytest.raises(InputError, match="holds a training of its own"):
+        train.adopt(SMOKE, tmp_path, folder)
+
+
+def test_the_tokenizer_is_the_same_in_every_process():
+    code = (
+        "from dragnb.clay.training.parts import build_tokenizer as b; print(sorted(b().get_vocab().items()))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "ab"
+    ]
+    assert runs[0].stdout == runs[1].stdout and "cat</w>" in runs[0].stdout
+
+
+def test_any_text_can_be_tokenised_and_captions_take_one_token_a_word():
+    tokenizer = build("smoke").tokenizer
+    ids = tokenizer("a red cat on green ground under a blue sky").input_ids
+    assert len(ids) == 10 + 2
+    other = tokenizer("Zwölf Boxkämpfer, 12 & 300!", max_length=77, truncation=True).input_ids
+    assert tokenizer.unk_token_id not in other[1:-1] or tokenizer.unk_token_id == tokenizer.eos_token_id
+
+
+def test_an_unknown_number_of_the_recipe_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["pictures", "--set", "batchsize=3"])
+    assert "a recipe has no number 'batchsize'" in capsys.readouterr().err
+
+
+needs_model = pytest.mark.skipif(
+    not SHIPPED.exists(), reason="data/models/clay is not there: train it or fetch it"
+)
+
+
+@needs_model
+def test_the_shipped_model_is_small_and_bears_its_card():
+    weights_mb = sum(f.stat().st_size for f in SHIPPED.rglob("*.safetensors")) / 2**20
+    assert weights_mb <= 48
+    card, found = (SHIPPED / "README.md").read_text(), json.loads((SHIPPED / "evaluation.json").read_text())
+    for name in ("autoencoder_psnr", "roundtrip_psnr", "moved", "rest_psnr"):
+        assert str(found["summary"][name]) in card, f"the card does not show {name}"
+
+
+@needs_model
+def test_the_shipped_autoencoder_keeps_held_out_pictures():
+    found = json.loads((SHIPPED / "evaluation.json").read_text())["summary"]["autoencoder_psnr"]
+    assert np.mean(list(autoencoder(sd.load("clay"), 12))) == pytest.approx(found, abs=1.5)

@@ -1,0 +1,54 @@
+"""The grids: what the paper compares, each setting once, one thing changed at a time."""
+
+import pickle
+
+import pytest
+
+from dragnb import config
+from dragnb.config import Settings
+from dragnb.errors import InputError
+from dragnb.sweep import grids
+
+
+@pytest.fixture
+def base():
+    return config.profile("clay")
+
+
+def test_an_ablation_changes_one_setting_at_a_time_and_runs_the_base_once(base):
+    grid = grids.ablation(base)
+
+    assert list(grid.values()).count(base) == 1 and grid["full"] == base
+    for name, settings in grid.items():
+        different = {key for key, value in settings.as_dict().items() if value != base.as_dict()[key]}
+        assert different == ({name.split("=")[0]} if name != "full" else set()), name
+    assert len(set(map(str, grid.values()))) == len(grid)
+
+
+@pytest.mark.parametrize("axis", grids.AXES)
+def test_an_axis_runs_through_its_values_in_order_with_the_base_among_them(base, axis):
+    names, grid = grids.along(base, axis), grids.ablation(base, axis)
+
+    assert tuple(names.values()) == grids.AXES[axis] == tuple(sorted(grids.AXES[axis]))
+    assert "full" in names and set(names) == set(grid)
+    for name, value in names.items():
+        assert getattr(grid[name], axis) == value
+
+
+def test_an_axis_without_the_bases_value_still_runs_the_base(base):
+    odd = base.replace(block=2, lam=0.3)
+    assert "full" in grids.ablation(odd, "lam") and "full" not in grids.along(odd, "lam")
+
+
+def test_an_unknown_axis_is_refused_with_the_nearest(base):
+    with pytest.raises(InputError, match="lora_steps"):
+        grids.ablation(base, "lora_step")
+
+
+def test_the_methods_travel_to_other_processes_and_differ_in_what_their_name_says(base):
+    grid = grids.methods(base)
+    assert list(pickle.loads(pickle.dumps(grid))) == list(grid)
+    parts = {name: s for name, s in grid.items() if isinstance(s, Settings)}
+    assert parts["no fine-tune"].lora_steps == 0 and not parts["no reference control"].reference
+    assert parts["there and back"].drag_steps == 0
+    assert "truth, encoded" not in grids.methods(base, truth=False)

@@ -1,0 +1,72 @@
+"""What is said before a drag is run."""
+
+import numpy as np
+import pytest
+
+from dragnb.config import profile
+from dragnb.ui.advice import notes
+from dragnb.ui.picks import Picks
+
+
+@pytest.fixture
+def picks():
+    """A picture half as wide again as the model's, its middle free to change, one drag of 100 px in it."""
+    picks = Picks(np.zeros((512, 768, 3), np.uint8), [(300, 200), (400, 200)], prompt="a cat")
+    picks.rectangle((100, 100), (700, 400))
+    return picks
+
+
+def test_nothing_is_said_of_an_ordinary_drag(picks):
+    assert notes(picks) == []
+
+
+def test_a_prompt_that_is_missing_is_asked_for(picks):
+    picks.set_prompt(" ")
+    assert notes(picks) == [
+        "no prompt: say what the picture shows, or the model may take it for something else"
+    ]
+
+
+def test_an_empty_and_a_full_mask_are_explained(picks):
+    picks.clear_mask()
+    assert notes(picks) == ["no mask: the whole picture may change; paint what may, and the rest is held"]
+    picks.invert()
+    assert notes(picks) == ["the mask covers everything: nothing is held in place"]
+
+
+@pytest.mark.parametrize(
+    "points, said",
+    [
+        ([(300, 200), (300, 200)], "pair 1 has no length"),
+        ([(300, 200), (400, 200), (20, 20), (400, 110)], "pair 2: its handle lies outside the mask"),
+        ([(300, 200), (400, 300), (400, 200), (300, 300)], "the paths of pairs 1 and 2 cross"),
+        ([(300, 200), (400, 200), (310, 220)], "pair 2 has no target yet"),
+    ],
+)
+def test_a_doubtful_pair_is_named_by_its_number_and_nothing_else_is(picks, points, said):
+    picks.set_points(points)
+
+    (note,) = notes(picks)
+
+    assert note.startswith(said)
+
+
+def test_paths_that_only_meet_or_run_side_by_side_do_not_cross(picks):
+    picks.set_points([(300, 200), (400, 300), (400, 300), (500, 200), (300, 210), (400, 310)])
+
+    assert notes(picks) == []
+
+
+def test_a_drag_beyond_the_reach_of_the_steps_and_one_below_a_cell_are_said_in_pixels(picks):
+    settings = profile("fast", drag_steps=20, supersample=0.5, stop=1.0)  # cells of 3 picture pixels
+    picks.set_points([(300, 200), (359, 200), (300, 220), (361, 220), (300, 240), (302, 240)])
+
+    far, near, size = notes(picks, settings, side=512)
+
+    assert far.startswith("pair 2 is 61 px long, and 20 steps of one 3.0 px cell reach 60 px")
+    assert near == "pair 3 is 2.0 px long: under 3.0 px a handle counts as arrived"
+    assert size == "the model works at 512×341; the result is scaled back to 768×512"
+
+
+def test_a_picture_of_the_models_own_size_is_not_resized(picks):
+    assert notes(picks, profile("fast"), side=768) == []

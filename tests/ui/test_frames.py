@@ -1,0 +1,66 @@
+"""Pictures for the screen: each says what it is to say, at the place where it is."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dragnb.ui import frames
+
+
+@pytest.fixture
+def pair():
+    return np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 200, np.uint8)
+
+
+def test_a_wipe_goes_from_all_before_to_all_after_with_a_line_between(pair):
+    before, after = pair
+    assert (frames.wipe(before, after, 0.0) == before).all() and (
+        frames.wipe(before, after, 1.0) == after
+    ).all()
+    half = frames.wipe(before, after, 0.5)
+    assert (half[:, :29] == 0).all() and (half[:, 29] == 255).all() and (half[:, 30:] == 200).all()
+    assert (before == 0).all(), "the pictures are not changed"
+
+
+def test_a_difference_is_darkest_where_nothing_changed(pair):
+    before, after = pair
+    after[:, :30] = 0
+    after[:, 45:, 0] = 255
+    found = frames.difference(before, after).astype(int).sum(axis=2)
+    assert found[0, 0] < found[0, 35] < found[0, 50], "one channel is enough"
+    assert len(np.unique(found)) == 3
+
+
+def test_a_mark_lies_where_its_point_is_on_the_enlarged_picture():
+    tracks = np.array([[[10.0, 20.0]], [[20.0, 20.0]], [[30.0, 20.0]]])
+    shown = frames.marked(np.full((40, 64, 3), 128, np.uint8), tracks, np.array([[50.0, 20.0]]))
+
+    assert shown.shape == (320, 512, 3)
+    place = {
+        name: shown[164, round((x + 0.5) * 8)].tolist()
+        for name, x in dict(start=10, end=30, target=50).items()
+    }
+    assert place == {"start": [213, 94, 0], "end": [240, 228, 66], "target": [0, 114, 178]}
+    assert (shown[164, 164] == 0).all(), "the way is black"
+
+
+def test_jpegs_are_no_larger_than_asked_and_take_floats():
+    shown = Image.open(io.BytesIO(frames.jpeg(np.full((300, 600, 3), 0.5, np.float32), side=100)))
+    assert shown.format == "JPEG" and shown.size == (100, 50)
+    assert abs(np.asarray(shown).mean() - 128) < 2
+
+
+def test_a_small_map_is_enlarged_cell_by_cell():
+    cells = np.random.default_rng(0).random((8, 6, 3))
+    shown = frames.enlarged(cells, 32)
+    assert shown.shape == (32, 24, 3) and (shown[::4, ::4] == cells).all()
+    assert frames.enlarged(np.zeros((900, 500, 3)), 512).shape == (900, 500, 3)
+
+
+def test_a_curve_marks_its_step_and_says_the_value_for_those_who_do_not_see_it():
+    svg = frames.curve([3.0, 2.0, 1.0], 1, "loss", width=208, height=100)
+    assert 'aria-label="loss: 2 at step 1"' in svg and 'cx="104.0"' in svg
+    assert "from 1 to 3" in svg
+    assert "nan" not in frames.curve([1.0], 0, "loss"), "a drag of no step has one value"

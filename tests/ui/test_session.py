@@ -1,0 +1,348 @@
+"""A studio without a page: drags in the background, stopped, kept, looked into, branched. No browser, no widget."""
+
+import dataclasses
+import gc
+import shutil
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from dragnb import glimpse, pipeline
+from dragnb.errors import InputError
+from dragnb.prepare import Event
+from dragnb.store import Store
+from dragnb.ui.session import Session
+from dragnb.ui.worker import Worker
+
+PATIENCE = 120  # seconds; a run takes about one
+
+
+@pytest.fixture
+def session(smoke, quick, kept):
+    session = Session(smoke, quick, kept)
+    yield session
+    session.close()
+
+
+@pytest.fixture(scope="module")
+def done(smoke, quick, kept, drag_task):
+    """A session with one finished drag, for those who only look."""
+    session = Session(smoke, quick, kept)
+    session.run(drag_task)
+    assert session.wait(PATIENCE) and not session.problem, session.problem
+    yield session
+    session.close()
+
+
+def ticks(n=10_000, pause=0.01):
+    for i in range(n):
+        time.sleep(pause)
+        yield Event("tick", i, n, i * pause)
+
+
+def when(session, condition, action):
+    """Do something once, as soon as the session is told to be so."""
+    left = [action]
+
+    def listener():
+        if left and condition():
+            left.pop()()
+
+    session.on_change(listener)
+
+
+def seen(session, step):
+    session.look(step)
+    assert session.wait(PATIENCE) and not session.problem, session.problem
+    return session.looks[step]
+
+
+# one job in the background
+
+
+def test_stop_ends_a_job_within_a_fifth_of_a_second():
+    worker = Worker()
+    worker.do("tick", ticks())
+    time.sleep(0.05)
+    begin = time.perf_counter()
+    worker.stop()
+
+    assert worker.said == "stopping", "it is said at once"
+    assert worker.wait(5) and time.perf_counter() - begin < 0.2
+    assert worker.busy == "" and worker.said == "stopped; there was nothing to keep yet"
+    assert worker.problem is None
+
+
+def test_a_second_job_is_refused_and_the_first_goes_on():
+    worker, made = Worker(), []
+    worker.do("tick", ticks(20), lambda data: made.append("first"))
+    with pytest.raises(InputError, match="a tick is being made; press Stop first, or wait for it"):
+        worker.do("tick", ticks(1), lambda data: made.append("second"))
+
+    assert worker.wait(5) and made == ["first"]
+
+
+def test_stop_when_nothing_runs_does_not_stop_the_next_job():
+    worker, made = Worker(), []
+    worker.stop()
+    worker.do("tick", ticks(3), lambda data: made.append(1))
+    assert worker.wait(5) and made and worker.said == ""
+
+
+def test_an_error_is_one_line_with_its_details_until_the_next_job():
+    def broken():
+        yield Event("load", 1, 1, 0.0)
+        raise ZeroDivisionError("division\nby zero")
+
+    worker = Worker()
+    worker.do("tick", broken())
+    assert worker.wait(5)
+    assert worker.problem.line == "ZeroDivisionError: division by zero"
+    assert "Traceback" in worker.problem.details and worker.busy == ""
+
+    worker.do("tick", ticks(1))
+    assert worker.problem is None and worker.wait(5)
+
+
+def test_listeners_are_told_ten_times_a_second_and_a_broken_one_ends_nothing(caplog):
+    worker, told, made = Worker(), [], []
+    worker.on_change(lambda: 1 / 0)
+    worker.on_change(lambda: told.append(time.monotonic()))
+    worker.do("tick", ticks(100, 0.005), lambda data: made.append(1))
+
+    assert worker.wait(10) and made
+    assert 4 <= len(told) <= 4 + (told[-1] - told[0]) / 0.1
+    assert "a listener failed" in caplog.text
+
+
+def test_the_live_preview_is_looked_at_ten_times_a_second_at_most(monkeypatch):
+    worker, looked = Worker(), []
+
+    def preview(event):
+        looked.append(time.monotonic())
+        return np.full((1, 1, 3), event.i, np.uint8)
+
+    monkeypatch.setattr(glimpse, "preview", preview)
+    worker.do("tick", ticks(100, 0.005))
+    assert worker.wait(10) and worker.preview is not None
+    assert 3 <= len(looked) <= 2 + (looked[-1] - looked[0]) / 0.1
+
+
+def test_a_preview_that_is_dear_is_made_less_often(monkeypatch):
+    worker, looked = Worker(), []
+    monkeypatch.setattr(
+        glimpse, "preview", lambda event: looked.append(1) or time.sleep(0.1) or np.zeros((1, 1, 3))
+    )
+    begin = time.monotonic()
+    worker.do("tick", ticks(100, 0.01))
+    assert worker.wait(10)
+    assert 2 <= len(looked) <= 2 + (time.monotonic() - begin) / 0.5, "a sixth of the time at most"
+
+
+def test_closing_does_not_wait_for_a_step_that_takes_minutes(monkeypatch):
+    worker, gone = Worker(), threading.Event()
+
+    def download():
+        gone.wait(PATIENCE)
+        yield Event("load", 1, 1, 0.0)
+
+    monkeypatch.setattr("dragnb.ui.worker.CLOSING", 0.05)
+    worker.do("drag", download(), lambda data: pytest.fail("it went on"))
+    worker.close()
+    gone.set()
+    assert worker.wait(5) and not worker.busy and worker.problem is None
+
+
+def test_a_listener_may_wait_for_the_page_while_the_page_waits_for_the_lock():
+    worker, page, until = Worker(), threading.Lock(), time.monotonic() + 5
+
+    def draw():
+        with page:
+            time.sleep(0.002)
+
+    worker.on_change(draw)
+    worker.do("tick", ticks(100, 0.001))
+    while worker.busy and time.monotonic() < until:
+        with page, worker.lock:
+            time.sleep(0.002)
+    assert worker.wait(5), "page and worker wait for each other"
+
+
+# drags
+
+
+def test_a_run_gives_what_a_cell_would_and_keeps_it_without_the_model(done, smoke, quick, kept, drag_task):
+    (snapshot,) = done.snapshots
+    same = pipeline.edit(drag_task, smoke, quick, kept)
+
+    np.testing.assert_array_equal(snapshot.result.image, same.image)
+    assert snapshot is done.shown and snapshot.result.prepared is None and done.busy == ""
+    assert tuple(done.progress) == pipeline.STAGES
+    assert all(event.data is None and event.prepared is None for event in done.progress.values())
+    assert done.preview.shape == drag_task.image.shape
+    assert done.said.startswith("drag 1: 3 steps in ")
+
+
+def test_stop_during_the_drag_keeps_the_best_so_far(session, quick, drag_task):
+    session.settings = quick.replace(drag_steps=5000, stop=0.0)
+    when(session, lambda: session.progress.get("drag", Event("", 0, 0, 0)).i > 0, session.stop)
+    session.run(drag_task)
+
+    assert session.wait(PATIENCE)
+    result = session.shown.result
+    assert result.interrupted and 1 < len(result.states) < 5000
+    assert "stopped early" in session.said and result.image.shape == drag_task.image.shape
+
+
+def test_stop_once_more_leaves_the_way_down_in_one_leap(session, quick, drag_task):
+    def at(stage):
+        return lambda: session.progress.get(stage, Event("", 0, 0, 0)).i > 0
+
+    session.settings = quick.replace(drag_steps=5000, stop=0.0)
+    for stage in ("drag", "denoise"):
+        when(session, at(stage), session.stop)
+    session.run(drag_task)
+
+    assert session.wait(PATIENCE) and not session.problem, session.problem
+    denoised, result = session.progress["denoise"], session.shown.result
+    assert 0 < denoised.i < denoised.n and result.interrupted and "stopped early" in session.said
+
+
+def test_stop_before_the_first_step_keeps_what_was_there(session, drag_task):
+    session.run(drag_task)
+    session.stop()
+    assert session.wait(PATIENCE)
+    assert not session.snapshots and session.said == "stopped; there was nothing to keep yet"
+
+    session.run(drag_task)
+    assert session.wait(PATIENCE) and len(session.snapshots) == 1
+
+
+def test_a_model_folder_that_is_gone_is_one_line_and_loses_nothing(
+    session, smoke_folder, tmp_path, drag_task
+):
+    folder, good = shutil.copytree(smoke_folder, tmp_path / "model"), session.model
+    session.run(drag_task)
+    assert session.wait(PATIENCE)
+    shutil.rmtree(folder)
+    session.model = str(folder)
+    session.run(drag_task)
+
+    assert session.wait(PATIENCE)
+    assert "there is no such folder" in session.problem.line and "\n" not in session.problem.line
+    assert len(session.snapshots) == 1
+    session.model = good
+    session.run(drag_task)
+    assert session.wait(PATIENCE) and session.problem is None and len(session.snapshots) == 2
+
+
+def test_a_branch_begins_at_a_steps_latent_with_other_points_and_settings(session, quick, drag_task):
+    session.run(drag_task)
+    assert session.wait(PATIENCE)
+    first, image = session.shown, seen(session, 2).image
+    other = dataclasses.replace(
+        drag_task, image=image, handles=first.result.tracks_xy[2], targets=np.array([[40.0, 70.0]])
+    )
+    session.settings = quick.replace(lam=1.0)
+    session.run(other, (first, 2))
+
+    assert session.wait(PATIENCE) and not session.problem, session.problem
+    second = session.shown
+    assert torch.equal(second.result.states[0].z, first.result.states[2].z)
+    assert second.result.task.image is not other.image and second.began == (first, 2)
+    np.testing.assert_array_equal(second.result.task.image, drag_task.image)
+    assert second.result.from_cache == {"encode", "finetune", "invert"}, "the picture is the same one"
+
+
+def test_a_branch_to_another_noise_level_is_refused_in_a_line(session, done, quick, drag_task):
+    session.settings = quick.replace(strength=0.4)
+    session.run(drag_task, (done.shown, 1))
+    assert session.wait(PATIENCE)
+    assert "keep picture, side, steps and strength" in session.problem.line
+
+
+# looking
+
+
+def test_a_step_looks_the_same_whenever_it_is_looked_at(done, drag_task):
+    first = seen(done, 1)
+    assert first.image.shape == drag_task.image.shape and first.image.dtype == np.uint8
+    assert first.features.shape[2] == 3 and 0 <= first.features.min() <= first.features.max() <= 1
+
+    done.show(done.shown)
+    assert not done.looks
+    other, again = seen(done, 3), seen(done, 1)
+    np.testing.assert_array_equal(again.features, first.features, err_msg="one basis for all steps")
+    np.testing.assert_array_equal(again.image, first.image)
+    assert not np.array_equal(other.features, first.features)
+
+
+def test_an_earlier_drag_is_looked_at_with_its_own_model_from_the_cache(session, drag_task):
+    session.run(drag_task)
+    before = None
+    for prompt in ("a cat", "a dog"):
+        assert session.wait(PATIENCE)
+        before = before or seen(session, 2)
+        session.run(dataclasses.replace(drag_task, prompt=prompt))
+    assert session.wait(PATIENCE)
+    session.show(session.snapshots[0])
+
+    np.testing.assert_array_equal(seen(session, 2).image, before.image)
+
+
+def test_a_model_that_changed_since_is_said_and_not_looked_through(session, done, smoke):
+    changed = dataclasses.replace(done.shown, model=dataclasses.replace(smoke, hash="another"))
+    session.show(changed)
+    session.look(0)
+    assert session.wait(PATIENCE)
+    assert "has changed since this drag; run it again" in session.problem.line and not session.looks
+
+
+def test_a_film_goes_from_the_first_step_to_the_result_and_can_be_stopped(done, drag_task):
+    films = []
+    done.film(
+        done.shown, lambda frames: films.append(frames) or "here.gif", lambda step, image: (step, image)
+    )
+    assert done.wait(PATIENCE) and done.said == "saved: here.gif"
+    steps = [step for step, _ in films[0]]
+    assert steps == [0, 1, 2, 3, 3]
+    np.testing.assert_array_equal(films[0][-1][1], done.shown.result.image)
+
+    done.film(done.shown, films.append)
+    done.stop()
+    assert done.wait(PATIENCE) and len(films) == 1 and done.said.startswith("stopped")
+
+
+# several, and the end
+
+
+def test_two_sessions_at_once_do_not_disturb_each_other(smoke, quick, tmp_path, done, drag_task):
+    sessions = [Session(smoke, quick, Store(tmp_path / name)) for name in "ab"]
+    for session in sessions:
+        session.run(drag_task)
+    for session in sessions:
+        assert session.wait(PATIENCE) and not session.problem, session.problem
+        np.testing.assert_array_equal(session.shown.result.image, done.snapshots[0].result.image)
+        session.close()
+
+
+def test_closing_ends_the_thread_and_frees_the_memory_but_not_another_session(smoke, quick, kept, drag_task):
+    one, other = Session(smoke, quick, kept), Session(smoke, quick, kept)
+    one.run(drag_task)
+    assert one.wait(PATIENCE)
+    kept = [weakref.ref(x) for x in (one.shown.result, one._prepared[1])]
+    one.settings = quick.replace(drag_steps=5000, stop=0.0)
+    one.run(drag_task)
+    other.run(drag_task)
+    one.close()
+    gc.collect()
+
+    assert not any(ref() for ref in kept) and not any(thread.is_alive() for thread in one._threads)
+    with pytest.raises(InputError, match="closed; make a new one"):
+        one.run(drag_task)
+    assert other.wait(PATIENCE) and len(other.snapshots) == 1
+    other.close()

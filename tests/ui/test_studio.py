@@ -1,0 +1,385 @@
+"""The studio by its buttons, without a browser: what is clicked is done, what goes wrong is told, nothing is lost."""
+
+import dataclasses
+import errno
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
+
+from dragnb import config
+from dragnb.errors import InputError
+from dragnb.prepare import Event
+from dragnb.store import Store
+from dragnb.task import DragTask
+from dragnb.ui import panels
+from dragnb.ui.knobs import SettingsPanel
+from dragnb.ui.picker import Picks
+from dragnb.ui.studio import Studio
+from dragnb.ui.worker import Problem
+
+PATIENCE = 120  # seconds; a run takes about one
+
+
+@pytest.fixture(scope="module")
+def drag_task(drag_task):
+    """With a name that no file can bear as it is."""
+    return dataclasses.replace(drag_task, name="cat & co")
+
+
+@pytest.fixture
+def studio(drag_task, smoke, quick, kept, tmp_path):
+    studio = Studio(drag_task, smoke, quick, store=kept, out=tmp_path / "out")
+    yield studio
+    studio.close()
+
+
+@pytest.fixture(scope="module")
+def done(drag_task, smoke, quick, kept, tmp_path_factory):
+    """A studio whose first drag is done."""
+    studio = Studio(drag_task, smoke, quick, store=kept, out=tmp_path_factory.mktemp("out"))
+    press(studio, studio.run_button)
+    assert not studio.session.problem, studio.session.problem
+    yield studio
+    studio.close()
+
+
+def press(studio, button):
+    button.click()
+    assert studio.session.wait(PATIENCE)
+
+
+def line(studio):
+    """The one line of an error on the page."""
+    text = studio.message.value
+    assert text.count("<summary>") == 1, text
+    return text.split("<b>&#9888; ")[1].split("</b>")[0]
+
+
+def travel(studio, step):
+    studio.travel.step.value = step
+    assert studio.session.wait(PATIENCE)
+
+
+# a drag
+
+
+def test_run_shows_progress_result_and_a_snapshot(done):
+    assert ">drag 1: 3 steps" in done.message.value
+    assert done.progress.value.count("<progress") == 7 and "drag" in done.progress.value
+    assert done.result.image.value[:2] == b"\xff\xd8" and len(done.strip.children) == 1
+    assert not done.run_button.disabled and done.stop_button.disabled
+    assert done.live.layout.display == "", "it shows how the drag ended"
+
+
+def test_the_second_drag_on_a_picture_says_what_it_reused(done, studio):
+    press(studio, studio.run_button)
+    assert studio.progress.value.count(panels.REUSED) == 3
+
+
+def test_run_pressed_twice_is_one_line_and_the_first_goes_on(studio):
+    studio.run_button.click()
+    studio.run_button.click()
+    assert "is being made; press Stop first" in line(studio)
+    assert studio.session.wait(PATIENCE) and len(studio.session.snapshots) == 1
+
+
+def test_stop_before_the_first_step_is_one_line_and_the_picks_stay(studio, drag_task):
+    studio.run_button.click()
+    studio.stop_button.click()
+    assert studio.session.wait(PATIENCE)
+    assert ">stopped; there was nothing to keep yet<" in studio.message.value
+    assert studio.picker.picks.task().targets.tolist() == drag_task.targets.tolist()
+
+
+def test_an_odd_point_left_is_one_line_and_the_points_stay(drag_task):
+    studio = Studio(Picks(drag_task.image, points=[(1, 1), (5, 5), (9, 9)]))
+    studio.run_button.click()
+    assert "3 points are an odd number; every handle needs its target" in line(studio)
+    assert len(studio.picker.picks.points) == 3 and not studio.session.busy
+    studio.close()
+
+
+def test_a_wrong_file_and_a_click_outside_are_answered_and_nothing_made_is_lost(studio):
+    press(studio, studio.run_button)
+    picker, points = studio.picker, list(studio.picker.picks.points)
+    picker.panel.path.value = "no such file"
+    picker.panel.load.click()
+    assert "no such file" in picker.panel.text.value
+    picker.on("mouse_down", -5, 20)
+    assert "outside the picture" in picker.panel.text.value
+    assert picker.picks.points == points and len(studio.session.snapshots) == 1 and studio.result.image.value
+
+
+def test_a_model_folder_gone_between_loading_and_run_loses_nothing(studio, smoke_folder, tmp_path):
+    folder = shutil.copytree(smoke_folder, tmp_path / "model")
+    press(studio, studio.run_button)
+    studio.settings.models.value, studio.settings.folder.value = "", str(folder)
+    shutil.rmtree(folder)
+    press(studio, studio.run_button)
+    assert "there is no such folder" in line(studio)
+    assert len(studio.session.snapshots) == 1 and studio.picker.picks.points and studio.result.image.value
+
+
+def test_the_prompt_on_the_page_and_in_the_picks_is_one(studio):
+    assert studio.picker.panel.prompt.value == "a cat"
+    studio.picker.panel.prompt.value = "a dog"
+    assert studio.picker.picks.task().prompt == "a dog"
+
+
+# settings
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_the_panel_gives_back_the_settings_that_it_shows(profile):
+    settings = config.profile(profile, steps=20, lam=0.7, lora_steps=0, seed=7)
+    panel = SettingsPanel("clay", settings, 320)
+    assert panel.settings == settings and panel.side.value == 320 and panel.profile.value == profile
+    shown = config.profile(profile).lora_steps  # what the switch would bring back
+    assert not panel.switches["lora_steps"].value and panel.numbers["lora_steps"].value == shown
+
+
+def test_a_switch_turns_its_stage_off_and_on_again():
+    panel = SettingsPanel("clay", None, None)
+    usual = panel.settings
+    for name, switch in panel.switches.items():
+        switch.value = False
+        assert panel.settings == usual.replace(**{name: False if name == "reference" else 0})
+        switch.value = True
+    assert panel.settings == usual == config.profile("clay")
+
+
+def test_a_profile_fills_in_its_numbers_and_a_model_its_profile():
+    panel = SettingsPanel("clay", None, None)
+    panel.numbers["lam"].value = 9.0
+    panel.profile.value = "paper"
+    assert panel.settings == config.profile("paper")
+    panel.models.value = "sd15"
+    assert panel.model == "sd15" and panel.settings == config.profile("fast")
+
+
+def test_a_model_that_is_not_named_and_a_setting_out_of_range_are_named():
+    panel = SettingsPanel("some/model", None, None)
+    assert panel.model == "some/model" and panel.folder.layout.display == ""
+    panel.folder.value = " "
+    with pytest.raises(InputError, match="model: say which"):
+        _ = panel.model
+    panel.numbers["strength"].value = 2.0
+    with pytest.raises(InputError, match="strength = 2.0 is not a number above 0 and at most 1"):
+        _ = panel.settings
+
+
+def test_every_setting_tells_its_meaning_on_hover():
+    panel = SettingsPanel("clay", None, None)
+    for name, widget in panel.numbers.items():
+        trait = "tooltip" if widget.has_trait("tooltip") else "description_tooltip"
+        assert getattr(widget, trait) == config.meaning(name)
+
+
+def test_every_field_is_on_the_page_whichever_model_is_chosen():
+    panel = SettingsPanel("clay", None, None)
+    fields = [panel.models, panel.profile, panel.side, *panel.numbers.values(), *panel.switches.values()]
+    assert all(widget.layout.display != "none" for widget in fields), "hiding `which` must hide nothing else"
+    assert panel.folder.layout.display == "none"
+
+
+def test_a_change_of_the_settings_is_told_once_also_when_a_profile_fills_in_many():
+    panel, told = SettingsPanel("clay", None, None), []
+    panel.on_change(lambda: told.append(panel.settings))
+    panel.numbers["lam"].value = 9.0
+    assert [settings.lam for settings in told] == [9.0]
+    panel.profile.value = "paper"
+    assert told[1:] == [config.profile("paper")]
+
+
+def test_what_the_settings_mean_for_the_picks_is_said_beside_the_canvas_as_one_types(studio):
+    def said():
+        return studio.picker.panel.text.value
+
+    studio.settings.numbers["drag_steps"].value = 1
+    assert "1 steps of one" in said() and "reach" in said()
+    studio.settings.side.value = 100
+    assert "side = 100 is not a positive multiple of 64" in said()
+    studio.settings.side.value, studio.settings.numbers["strength"].value = 0, 2.0
+    assert "strength = 2.0 is not a number" in said() and "pair" in said()
+
+
+def test_what_a_drag_takes_is_measured_on_request_and_by_every_drag(drag_task, smoke, quick, tmp_path):
+    studio = Studio(drag_task, smoke, quick, store=Store(tmp_path))
+    text = studio.picker.panel.text
+    assert "how long a drag takes here is not measured yet" in text.value
+    press(studio, studio.measure_button)
+    assert ">measured<" in studio.message.value and not studio.strip.children
+    assert "expected: at most" in text.value and "of memory" in text.value
+    studio.settings.numbers["lora_steps"].value = 9000
+    assert "fine-tune" in text.value.split("expected")[1]
+    studio.close()
+
+
+def test_progress_tells_the_time_left_and_what_was_reused():
+    shown = panels.progress([Event("finetune", 1, 1, 0.1, cached=True), Event("drag", 20, 80, 5.0)])
+    assert panels.REUSED in shown and "20 of 80, 15 s left" in shown and 'max="80" value="20"' in shown
+    ended = panels.progress([Event("drag", 20, 80, 5.0), Event("denoise", 0, 35, 0.0)])
+    assert "5.0 s" in ended and 'value="80"' in ended, "a drag that arrives ends early"
+    assert "left" not in panels.progress([Event("drag", 20, 80, 5.0)], running=False), "it was stopped there"
+    assert "off" in panels.progress([Event("finetune", 0, 0, 0.0), Event("invert", 1, 8, 1.0)])
+
+
+def test_what_an_error_says_is_text_and_its_details_are_folded():
+    shown = panels.message("", Problem("<b>no</b>", "Traceback <x>"))
+    assert "&lt;b&gt;no" in shown and "<details><summary>" in shown and ">Traceback &lt;x&gt;" in shown
+
+
+# looking
+
+
+def test_an_empty_place_for_a_picture_is_not_shown(studio):
+    places = [studio.live, studio.result.image, studio.travel.image, studio.travel.features]
+    assert {place.layout.display for place in places} == {"none"}
+
+
+def test_before_the_first_drag_result_and_time_travel_say_so_and_offer_nothing(studio):
+    result, travel = studio.result, studio.travel
+    offered = [result.view, result.part, travel.step, travel.branch]
+    assert result.nothing.value == travel.text.value == panels.NOTHING
+    assert {widget.layout.display for widget in offered} == {"none"}
+    press(studio, studio.run_button)
+    assert {widget.layout.display for widget in offered} == {""} and result.nothing.layout.display == "none"
+
+
+def test_every_view_of_the_result_is_another_picture_and_follows_its_slider(done):
+    seen = set()
+    for view in panels.ResultPanel.VIEWS:
+        done.result.view.value = view
+        seen.add(done.result.image.value)
+    done.result.view.value = panels.ResultPanel.VIEWS[0]
+    done.result.part.value = 0.1
+    assert len(seen | {done.result.image.value}) == 4
+
+
+def test_the_slider_of_the_time_travel_shows_loss_handles_picture_and_features(done):
+    travel(done, 1)
+    text, image = done.travel.text.value, done.travel.image.value
+    assert f"loss: {done.session.shown.result.losses[1]:.3g}" in text and "cells to the targets" in text
+    assert image and done.travel.features.value and not done.travel.branch.disabled
+    travel(done, 2)
+    assert done.travel.image.value != image
+
+
+def test_a_branch_is_picked_on_the_picture_at_that_step_and_begins_there(studio, drag_task):
+    press(studio, studio.run_button)
+    with pytest.raises(InputError, match="step 1 was not looked at yet"):
+        studio.branch(1)
+    travel(studio, 1)
+    first = studio.session.shown
+    studio.travel.branch.click()
+    assert (studio.picker.picks.image == studio.session.looks[1].image).all()
+    assert studio.picker.picks.task().handles.tolist() == first.result.tracks_xy[1].round().tolist()
+    assert "Run begins at step 1" in studio.begins.value
+    press(studio, studio.run_button)
+
+    second = studio.session.shown
+    assert second.began == (first, 1) and second.result.record["began"]["step"] == 1
+    assert (second.result.task.image == drag_task.image).all()
+    studio.go_back(first)
+    assert studio.begins.value == ""
+    studio.go_back(second)
+    assert "Run begins at step 1" in studio.begins.value
+
+
+def test_handles_that_have_arrived_are_not_dragged_again(done, monkeypatch):
+    result = done.session.shown.result
+    travel(done, 3)
+    monkeypatch.setitem(vars(result), "tracks_xy", np.repeat(result.task.targets[None], 4, axis=0))
+    done.branch(3)
+    assert done.picker.picks.points == [] and done.begins.value
+    done.go_back(done.session.shown)
+
+
+def test_another_picture_ends_the_branch(done, drag_task):
+    travel(done, 1)
+    done.branch(1)
+    done.picker.load(drag_task)
+    assert done.begins.value == "" and done._branch is None
+
+
+# rounds
+
+
+def test_the_result_becomes_the_next_picture_and_every_drag_can_be_gone_back_to(studio, drag_task, quick):
+    with pytest.raises(InputError, match="there is no result yet; press Run first"):
+        studio.next_round()
+    press(studio, studio.run_button)
+    first = studio.session.shown
+    studio.next_button.click()
+    assert (
+        studio.picker.picks.image == first.result.image
+    ).all() and studio.picker.panel.prompt.value == "a cat"
+    studio.picker.load(DragTask(first.result.image, [[90.0, 45.0]], [[60.0, 45.0]], None, "a cat"))
+    studio.settings.numbers["lam"].value = 3.0
+    press(studio, studio.run_button)
+    assert len(studio.strip.children) == 2
+
+    studio.strip.children[0].children[1].click()
+    assert studio.session.shown is first and studio.settings.settings == quick
+    assert studio.picker.picks.task().handles.tolist() == drag_task.handles.tolist()
+    assert (studio.picker.picks.image == drag_task.image).all()
+
+
+# export
+
+
+def test_every_export_lies_in_the_folder_under_one_name(done):
+    for kind in ("png", "zip", "gif", "ipynb"):
+        press(done, done.exports[kind])
+        assert ">saved: " in done.message.value, done.message.value
+    assert sorted(os.listdir(done.out.value)) == [
+        f"cat_co-1.{kind}" for kind in ("gif", "ipynb", "png", "zip")
+    ]
+
+
+def test_another_studio_takes_another_name(done, studio, drag_task):
+    studio.out.value = done.out.value
+    press(done, done.exports["png"])
+    press(studio, studio.run_button)
+    press(studio, studio.exports["png"])
+    assert "cat_co-2.png" in studio.message.value
+
+
+@pytest.mark.parametrize("kind", ["png", "zip", "gif", "mp4", "ipynb"])
+def test_a_full_disk_on_export_is_one_line_and_the_result_stays(done, kind, monkeypatch):
+    if kind == "mp4":
+        pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is missing: pip install 'dragnb[video]'")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    press(done, done.exports[kind])
+    assert "No space left on device" in line(done) and done.session.shown is not None
+
+
+def test_nothing_to_export_is_one_line(studio):
+    studio.exports["gif"].click()
+    assert "there is nothing to export yet" in line(studio)
+
+
+# several, and the end
+
+
+def test_two_studios_share_nothing_on_the_page(done, studio):
+    assert "><" in studio.message.value and not studio.strip.children
+    studio.settings.numbers["lam"].value = 5.0
+    assert done.settings.settings.lam != 5.0
+
+
+def test_closing_takes_the_widgets_off_the_page_and_a_click_that_comes_late_does_no_harm(smoke, drag_task):
+    studio = Studio(drag_task, smoke)
+    button = studio.run_button
+    studio.close()
+    assert button.comm is None and studio.picker.easel.sheet.comm is None
+    button.click()
+    assert "closed" in studio.session.problem.line

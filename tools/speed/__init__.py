@@ -1,0 +1,1 @@
+"""Speed and memory of an edit, stage by stage: `python -m tools.speed`."""
