@@ -1,35 +1,31 @@
 """The only cache: tensors on disk under the hash of everything they depend on.
 
-A file appears whole or not at all, two processes never make the same thing at once, and a cache that cannot
-be written costs time, never the work.
+A file appears whole or not at all, and a cache that cannot be written costs time, never the work. No lock is held: two
+processes that want the same thing at once each make it, and the last to write it wins.
 """
 
 import contextlib
 import dataclasses
 import hashlib
-import logging
 import os
 import shutil
 import struct
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from dragnb.errors import InputError
 
 FORMAT = 1  # part of every key: raise it when what is stored changes its meaning
 VARIABLE = "DRAGNB_CACHE"
-
-log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
@@ -116,41 +112,6 @@ class Store:
             self._say_once(error)
             return False
         return True
-
-    @contextlib.contextmanager
-    def lock(self, kind: str, key: str) -> Iterator[None]:
-        """Hold a key against other processes; waits for whoever holds it. A holder that dies lets go."""
-        path = self.path(kind, key).with_suffix(".lock")
-        held = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held = FileLock(path)
-            held.acquire()
-        except (OSError, NotImplementedError) as error:
-            held = None
-            self._say_once(error)
-        try:
-            yield
-        finally:
-            if held is not None:
-                held.release()
-
-    def fetch(self, kind: str, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """What is under the key, or what `make()` returns, kept for next time. Always detached, on the CPU.
-
-        Of several processes that fetch one key at once, one works and the others wait for its file. Where
-        `make` raises, nothing is kept.
-        """
-        found = self.get(kind, key) if self.has(kind, key) else None
-        if found is not None:
-            return found
-        with self.lock(kind, key):
-            found = self.get(kind, key) if self.has(kind, key) else None  # another process was first
-            if found is None:
-                log.info("making %s %s", kind, key[:12])
-                found = _plain(make())
-                self.put(kind, key, found)
-        return found
 
     def _say_once(self, error: Exception) -> None:
         if not self._warned:

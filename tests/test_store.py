@@ -1,4 +1,4 @@
-"""The cache keeps whole things, makes each once, and never costs the work."""
+"""The cache keeps whole things and never costs the work."""
 
 import dataclasses
 import errno
@@ -18,7 +18,7 @@ from dragnb.config import profile
 from dragnb.errors import InputError
 from dragnb.store import Store
 
-SPAWN = multiprocessing.get_context("fork")
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -26,41 +26,37 @@ def cache(tmp_path):
     return Store(tmp_path / "cache")
 
 
-def made_once(calls):
-    def make():
-        calls.append("made")
-        return {"z": torch.arange(6.0).reshape(2, 3)}
-
-    return make
+@pytest.fixture
+def tensors():
+    return {"z": torch.arange(6.0).reshape(2, 3)}
 
 
-def never():
-    raise AssertionError("made again although the cache has it")
+def test_what_was_put_is_there_for_every_store_of_the_folder(cache, tensors):
+    key = cache.key(picture="cat")
+    assert cache.get("latents", key) is None and not cache.has("latents", key)
 
+    assert cache.put("latents", key, tensors)
 
-def test_what_was_made_once_is_read_the_second_time(cache):
-    calls, key = [], cache.key(picture="cat")
-
-    first = cache.fetch("latents", key, made_once(calls))
-    second = Store(cache.root).fetch("latents", key, never)
-
-    assert calls == ["made"]
-    assert torch.equal(first["z"], second["z"])
+    assert torch.equal(Store(cache.root).get("latents", key)["z"], tensors["z"])
     assert cache.has("latents", key) and cache.path("latents", key).is_file()
+    assert cache.get("weights", key) is None, "kinds are apart"
 
 
 def test_every_dtype_comes_back_as_it_went_detached_and_on_the_cpu(cache):
     weights = torch.randn(3, 4, requires_grad=True).to(torch.bfloat16)
     tensors = {
         "a": weights,
+        "a again": weights,
         "view of a": weights.T,
         "n": torch.tensor(7),
         "b": torch.ones(2, dtype=torch.bool),
     }
 
-    for back in (cache.fetch("t", "k", lambda: tensors), cache.fetch("t", "k", never)):
-        assert not back["a"].requires_grad
-        assert all(torch.equal(back[n], tensors[n]) and back[n].dtype == tensors[n].dtype for n in tensors)
+    cache.put("t", "k", tensors)
+    back = cache.get("t", "k")
+
+    assert back.keys() == tensors.keys() and not back["a"].requires_grad
+    assert all(torch.equal(back[n], tensors[n]) and back[n].dtype == tensors[n].dtype for n in tensors)
 
 
 def test_keys_do_not_depend_on_order_or_on_where_an_array_lives(cache):
@@ -108,90 +104,59 @@ def test_different_values_have_different_keys(cache, one, other):
 
 def test_a_value_without_lasting_content_is_refused_by_name(cache):
     with pytest.raises(InputError, match=r"key\.model\[1\] is a function"):
-        cache.key(model=[1, never])
+        cache.key(model=[1, lambda: None])
 
 
-def test_a_truncated_file_is_made_anew_with_a_warning(cache):
-    calls = []
+def test_a_truncated_file_is_none_with_a_warning_and_may_be_put_again(cache, tensors):
     path = cache.path("z", "k")
-    cache.fetch("z", "k", made_once(calls))
+    cache.put("z", "k", tensors)
     path.write_bytes(path.read_bytes()[:-5])
 
     with pytest.warns(UserWarning, match=r"k\.safetensors is damaged .*; it is made anew"):
-        again = cache.fetch("z", "k", made_once(calls))
+        assert cache.get("z", "k") is None
 
-    assert calls == ["made", "made"]
-    assert torch.equal(again["z"], cache.fetch("z", "k", never)["z"])
+    assert cache.put("z", "k", tensors)
+    assert torch.equal(cache.get("z", "k")["z"], tensors["z"])
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64])
-def test_rubbish_in_place_of_a_file_is_made_anew(cache, content):
+def test_rubbish_in_place_of_a_file_is_none_with_a_warning(cache, content):
     cache.path("z", "k").parent.mkdir(parents=True)
     cache.path("z", "k").write_bytes(content)
 
     with pytest.warns(UserWarning, match="damaged"):
-        assert "z" in cache.fetch("z", "k", made_once([]))
+        assert cache.get("z", "k") is None
 
 
-def test_a_cache_that_cannot_be_made_is_said_once_and_the_work_goes_on(tmp_path):
+def test_a_cache_that_cannot_be_made_is_said_once_and_the_work_goes_on(tmp_path, tensors):
     (tmp_path / "file").write_text("in the way")
-    cache, calls = Store(tmp_path / "file" / "cache"), []
+    cache = Store(tmp_path / "file" / "cache")
 
     with pytest.warns(
         UserWarning, match=r"cannot be written .*set DRAGNB_CACHE to a folder with room"
     ) as said:
         for _ in range(3):
-            assert "z" in cache.fetch("z", "k", made_once(calls))
+            assert not cache.put("z", "k", tensors)
+            assert cache.get("z", "k") is None
 
-    assert calls == ["made"] * 3
     assert len(said) == 1
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_or_read_only_disk_keeps_the_result_and_leaves_no_scraps(cache, monkeypatch, reason):
+def test_a_full_or_read_only_disk_raises_nothing_and_leaves_no_scraps(cache, tensors, monkeypatch, reason):
     def refuse(*_):
         raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(store.Path, "write_bytes", refuse)
 
     with pytest.warns(UserWarning, match=os.strerror(reason)):
-        assert "z" in cache.fetch("z", "k", made_once([]))
+        assert not cache.put("z", "k", tensors)
 
     assert not cache.has("z", "k")
     assert list(cache.root.rglob("*.tmp")) == []
 
 
-def test_a_failed_making_keeps_nothing_and_lets_the_next_one_try(cache):
-    with pytest.raises(ZeroDivisionError):
-        cache.fetch("z", "k", lambda: 1 / 0)
-
-    assert not cache.has("z", "k")
-    assert "z" in cache.fetch("z", "k", made_once([]))
-
-
-def slow_fetch(root, log, seconds):
-    def make():
-        with open(log, "a") as file:
-            file.write("made\n")
-        time.sleep(seconds)
-        return {"z": torch.ones(3)}
-
-    os._exit(0 if torch.equal(Store(root).fetch("z", "k", make)["z"], torch.ones(3)) else 1)
-
-
-def test_two_processes_on_one_key_do_the_work_once(tmp_path):
-    args = (tmp_path / "cache", tmp_path / "log", 0.1)
-    both = [SPAWN.Process(target=slow_fetch, args=args) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(30)
-
-    assert [p.exitcode for p in both] == [0, 0]
-    assert (tmp_path / "log").read_text() == "made\n"
-
-
-def killed_while_writing(root, ready):
+def killed_while_writing(root, ready, tensors):
     def stall(self, data):
         with open(self, "wb") as file:
             file.write(data[:10])
@@ -199,23 +164,45 @@ def killed_while_writing(root, ready):
         time.sleep(60)
 
     store.Path.write_bytes = stall
-    Store(root).fetch("z", "k", made_once([]))
+    Store(root).put("z", "k", tensors)
 
 
-def test_a_process_killed_while_writing_leaves_neither_a_torn_file_nor_a_lock(tmp_path):
+def test_a_process_killed_while_writing_leaves_no_torn_file_and_the_next_one_sweeps_up(tmp_path, tensors):
     cache, ready = Store(tmp_path / "cache"), tmp_path / "ready"
-    process = SPAWN.Process(target=killed_while_writing, args=(cache.root, ready))
+    process = FORK.Process(target=killed_while_writing, args=(cache.root, ready, tensors))
     process.start()
     while not ready.exists() and process.is_alive():
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join(30)
 
-    assert not cache.has("z", "k")
+    assert ready.exists() and not cache.has("z", "k")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "z" in cache.fetch("z", "k", made_once([]))
+        assert cache.put("z", "k", tensors)
     assert list(cache.root.rglob("*.tmp")) == [], "the scraps of the killed process are swept up"
+
+
+def written_over_and_over(root, number):
+    cache = Store(root)
+    for _ in range(50):
+        cache.put("z", "k", {"z": torch.full((1000,), float(number))})
+
+
+def test_two_processes_that_write_one_key_leave_it_whole_at_every_moment(tmp_path):
+    cache = Store(tmp_path / "cache")
+    both = [FORK.Process(target=written_over_and_over, args=(cache.root, n)) for n in range(2)]
+    for process in both:
+        process.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while any(process.is_alive() for process in both):
+            tensors = cache.get("z", "k")
+            assert tensors is None or len(tensors["z"].unique()) == 1
+    for process in both:
+        process.join(30)
+
+    assert [process.exitcode for process in both] == [0, 0] and cache.has("z", "k")
 
 
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
