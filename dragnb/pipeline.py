@@ -14,7 +14,7 @@ from torch import Tensor
 from dragnb import attention, ddim, drag, glimpse, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.prepare import Cancelled, Event, Prepared, Reporter, default_settings, prepare, stages
+from dragnb.prepare import Event, Prepared, Reporter, default_settings, prepare, stages
 from dragnb.result import Result, Start, record, tracks_xy
 from dragnb.store import Store
 from dragnb.task import DragTask
@@ -30,7 +30,6 @@ def run(
     model: str | sd.Model = "clay",
     settings: Settings | None = None,
     store: Store | None = None,
-    cancel: Callable[[], bool] | None = None,
     side: int | None = None,
     start: Start | None = None,
     lengths: Collection[int] = (),
@@ -39,7 +38,6 @@ def run(
 
     settings  default: the profile "clay" for the bundled model, else "fast"
     store     where stages are kept; default: the user's cache folder
-    cancel    asked between events (a callable, or a threading.Event): once true the generator ends without a result
     side      the canvas' longer side in pixels, default the model's own; lower it to save memory
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
@@ -48,15 +46,16 @@ def run(
               there too, to the bit those of a fine-tune that ends there; not with lora_stop
 
     Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
-    Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
-    that stage early and yields the best so far (`interrupted`); before the first step of the drag it is raised.
+    To stop, close the generator (`close()`) at any event: model, task and cache stay usable. Ctrl-C while dragging or
+    denoising ends that stage early and yields the best so far (`interrupted`); before the first step of the drag it is
+    raised.
     """
     settings = default_settings(model) if settings is None else settings
     for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
-    report = Reporter(cancel)
-    with contextlib.suppress(Cancelled), sd.memory_errors(LOWER_MEMORY):
+    report = Reporter()
+    with sd.memory_errors(LOWER_MEMORY):
         prepared = yield from stages(task, model, settings, store or Store(), side, report, lengths)
         yield from _finish(task, prepared, start, report)
 

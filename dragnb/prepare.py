@@ -111,15 +111,10 @@ class Prepared:
         return sd.eps_fn(self.model, self.cond, self.settings.guidance)
 
 
-class Cancelled(Exception):
-    """The caller asked to stop."""
-
-
 class Reporter:
-    """Makes events: knows the clock and asks, between events, whether to stop."""
+    """Makes events: knows the clock, and what was read from disk."""
 
-    def __init__(self, cancel=None):
-        self.asked = getattr(cancel, "is_set", cancel) or (lambda: False)
+    def __init__(self):
         self.timings: dict[str, float] = {}
         self.hits: set[str] = set()
         self.prepared: Prepared | None = None
@@ -130,12 +125,8 @@ class Reporter:
         self.stage, self.began, self.missed = stage, time.perf_counter(), False
 
     def __call__(self, i: int, n: int, data=None, cached: bool = False) -> Iterator[Event]:
-        if self.asked():
-            raise Cancelled
         self.timings[self.stage] = time.perf_counter() - self.began
         yield Event(self.stage, i, n, self.timings[self.stage], data, cached, self.prepared)
-        if self.asked():
-            raise Cancelled
 
 
 def default_settings(model) -> Settings:
