@@ -7,7 +7,7 @@ denoising and the decoding only.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
@@ -32,7 +32,6 @@ def run(
     store: Store | None = None,
     side: int | None = None,
     start: Start | None = None,
-    lengths: Collection[int] = (),
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
@@ -42,8 +41,6 @@ def run(
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
-    lengths   numbers of lora_steps that edits to come will ask for: a fine-tune that passes them keeps its weights
-              there too, to the bit those of a fine-tune that ends there; not with lora_stop
 
     Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
     To stop, close the generator (`close()`) at any event: model, task and cache stay usable. Ctrl-C while dragging or
@@ -56,7 +53,7 @@ def run(
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
     report = Reporter()
     with sd.memory_errors(LOWER_MEMORY):
-        prepared = yield from stages(task, model, settings, store or Store(), side, report, lengths)
+        prepared = yield from stages(task, model, settings, store or Store(), side, report)
         yield from _finish(task, prepared, start, report)
 
 

@@ -135,11 +135,11 @@ def default_settings(model) -> Settings:
 
 
 def prepare(
-    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None, lengths=()
+    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None
 ) -> Prepared:
     """All of an edit of `task` that comes before the drag, from the cache where it is there; see `pipeline.run`."""
     settings = default_settings(model) if settings is None else settings
-    events = stages(task, model, settings, store or Store(), side, Reporter(), lengths)
+    events = stages(task, model, settings, store or Store(), side, Reporter())
     while True:
         try:
             next(events)
@@ -147,9 +147,7 @@ def prepare(
             return end.value
 
 
-def stages(
-    task: DragTask, model, settings: Settings, store: Store, side: int | None, report: Reporter, lengths=()
-):
+def stages(task: DragTask, model, settings: Settings, store: Store, side: int | None, report: Reporter):
     """The generator behind `prepare`: yields events, returns the Prepared."""
     report.begin("load")
     model = sd.load(model)
@@ -167,21 +165,10 @@ def stages(
     report.begin("finetune")
     weights: dict[str, Tensor] = {}
     if settings.lora_steps:
-
-        def key_of(steps):
-            return store.key(**base, settings=settings.replace(lora_steps=steps).stage_key("lora"))
-
-        def on_the_way(steps, weights):
-            if steps in lengths and not settings.lora_stop:  # which may end a shorter one before its length
-                store.put("lora", key_of(steps), weights())
-
+        key = store.key(**base, settings=settings.stage_key("lora"))
         dist = found["mean"], found["std"]
         weights = yield from _kept(
-            store,
-            "lora",
-            key_of(settings.lora_steps),
-            report,
-            lambda: _finetune(model, dist, cond, settings, report, on_the_way),
+            store, "lora", key, report, lambda: _finetune(model, dist, cond, settings, report)
         )
     else:
         yield from report(0, 0)
@@ -241,13 +228,10 @@ def _encode(model: sd.Model, frame: Frame, task: DragTask, report: Reporter):
     return {"mean": mean, "std": std, "cond": cond}
 
 
-def _finetune(
-    model: sd.Model, dist, cond: Tensor, settings: Settings, report: Reporter, on_the_way: Callable
-):
+def _finetune(model: sd.Model, dist, cond: Tensor, settings: Settings, report: Reporter):
     own = sd.private(model)
     with lora.attached(own, settings):
         for state in lora.finetune(own, dist, cond, settings):
-            on_the_way(state.step, lambda: lora.weights_of(own))
             yield from report(state.step, state.step if state.last else settings.lora_steps, state)
         return lora.weights_of(own)
 

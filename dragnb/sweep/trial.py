@@ -58,10 +58,7 @@ class Plan:
     store: str | None = None
 
     def ordered(self, names) -> list[str]:
-        """Settings that share a fine-tune follow each other, and among them those that share an inversion.
-
-        Of fine-tunes that differ in length only, the longest comes first: it makes the others on its way.
-        """
+        """Settings that share a fine-tune follow each other, and among them those that share an inversion."""
         seen: dict[str, int] = {}
 
         def first_seen(**key):
@@ -71,23 +68,9 @@ class Plan:
             thing = self.settings[name]
             if not isinstance(thing, Settings):
                 return (-1,)
-            way, inverted = _way(thing), thing.stage_key("invert")
-            return first_seen(**way), -thing.lora_steps, first_seen(**inverted)
+            return first_seen(**thing.stage_key("lora")), first_seen(**thing.stage_key("invert"))
 
         return sorted(names, key=rank)
-
-    def lengths(self, name: str, names) -> set[int]:
-        """The shorter fine-tunes that those of `names` need which the fine-tune of `name` passes on its way."""
-        longest = self.settings[name]
-        found = [
-            s for s in map(self.settings.get, names) if isinstance(s, Settings) and _way(s) == _way(longest)
-        ]
-        return {s.lora_steps for s in found if 0 < s.lora_steps < longest.lora_steps}
-
-
-def _way(settings: Settings) -> dict:
-    """What decides a fine-tune but for its length: one that is longer has been every shorter one before."""
-    return settings.stage_key("lora") | {"lora_steps": None}
 
 
 @dataclass(frozen=True)
@@ -164,8 +147,8 @@ def _trial(plan: Plan, unit: Unit, name: str, model, store: Store, task, truth):
     try:
         thing = plan.settings[name]
         if isinstance(thing, Settings):
-            settings, lengths = thing.replace(seed=record["seed"]), plan.lengths(name, unit.names)
-            result = _edited(task, model, settings, store, plan.side, lengths)
+            settings = thing.replace(seed=record["seed"])
+            result = _edited(task, model, settings, store, plan.side)
             image, measured["from_cache"] = result.image, sorted(result.from_cache)
             timings |= {stage: round(seconds, 4) for stage, seconds in result.timings.items()}
             left = np.linalg.norm(result.tracks_xy[-1] - task.targets, axis=1).mean()
@@ -184,10 +167,10 @@ def _trial(plan: Plan, unit: Unit, name: str, model, store: Store, task, truth):
     return record, image if plan.keep else None
 
 
-def _edited(task, model, settings: Settings, store: Store, side, lengths):
+def _edited(task, model, settings: Settings, store: Store, side):
     """The Result of a whole edit; Ctrl-C ends the run, and what it cut short is no result."""
     event = None
-    for event in pipeline.run(task, model, settings, store, side=side, lengths=lengths):  # noqa: B007
+    for event in pipeline.run(task, model, settings, store, side=side):  # noqa: B007
         pass
     if event.data.interrupted:
         raise KeyboardInterrupt

@@ -99,11 +99,11 @@ def test_settings_that_share_a_fine_tune_have_one_and_the_cache_goes_with_the_sa
     assert not (go.out / "work").exists()
 
 
-def test_the_longest_fine_tune_makes_the_shorter_ones_and_no_figure_changes(go, quick, tmp_path):
+def test_each_length_of_fine_tune_is_made_anew_and_no_figure_hangs_on_its_neighbours(go, quick, tmp_path):
     settings = {f"{n} steps": quick.replace(lora_steps=n, lora_stop=0) for n in (2, 0, 3, 1)}
     done = [p.record for p in go(stand.samples(1), settings)]
-    assert [r["setting"] for r in done] == ["3 steps", "2 steps", "1 steps", "0 steps"]
-    assert [("finetune" in r["measured"]["from_cache"]) for r in done] == [False, True, True, False]
+    assert [r["setting"] for r in done] == ["2 steps", "0 steps", "3 steps", "1 steps"]
+    assert not any("finetune" in r["measured"]["from_cache"] for r in done)
 
     for name in settings:
         go(stand.samples(1), {name: settings[name]}, out=tmp_path / "alone" / name)
