@@ -18,8 +18,6 @@ from torch import Tensor
 from dragnb.errors import InputError
 from dragnb.metrics import lpips
 
-SSIM_SIDE, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004
-SSIM_K1, SSIM_K2 = 0.01, 0.03
 FIDELITY_SIDE = 224  # DragDiffusion's evaluation script
 LEAST_RADIUS = 5  # pixels; RegionDrag's smallest disc
 
@@ -64,20 +62,6 @@ def psnr(a, b, mask=None) -> float:
         error = error[counted]
     mean = error.mean().item()
     return math.inf if mean == 0 else -10 * math.log10(mean)
-
-
-def ssim(a, b) -> float:
-    """Structural similarity (Wang et al. 2004), 1 for equal pictures: Gaussian window of 11, mean over colours."""
-    a, b = _pair(a, b)
-    if min(a.shape[-2:]) < SSIM_SIDE:
-        raise InputError(f"pictures: {tuple(a.shape[2:])} is smaller than the {SSIM_SIDE}-pixel window")
-    line = torch.arange(SSIM_SIDE, dtype=torch.float64) - SSIM_SIDE // 2
-    line = torch.exp(-(line**2) / (2 * SSIM_SIGMA**2))
-    kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, -1, -1)
-    mean_a, mean_b, aa, bb, ab = (F.conv2d(x, kernel, groups=3) for x in (a, b, a * a, b * b, a * b))
-    c1, c2 = SSIM_K1**2, SSIM_K2**2
-    structure = (2 * (ab - mean_a * mean_b) + c2) / (aa - mean_a**2 + bb - mean_b**2 + c2)
-    return ((2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * structure).mean().item()
 
 
 def image_fidelity(a, b, weights: lpips.Weights | None = None) -> float:
