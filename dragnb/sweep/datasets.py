@@ -6,9 +6,7 @@ A sample is a folder of the benchmark in one of the `layouts`: DragBench as publ
 pickles (drag_instruction.json), Drag100 (points.json), or drag files of ours (task.json).
 """
 
-import collections
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -41,11 +39,6 @@ class Sample:
     notes: tuple[str, ...]
     path: Path = field(repr=False)
     members: dict[str, str] = field(repr=False)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(n,) how far each pair drags, in pixels: the distance that is left where nothing is done."""
-        return np.linalg.norm(self.targets - self.handles, axis=1)
 
     def task(self) -> DragTask:
         """The drag task. Pairs of no length are left out: DragDiffusion's loss skips a point at its target too.
@@ -88,33 +81,6 @@ def read(path: str | os.PathLike) -> Found:
         except InputError as error:
             problems.append(f"{name}: {error}")
     return Found(tuple(sorted(samples, key=lambda sample: sample.name)), tuple(problems))
-
-
-def write(samples: Iterable[Sample], folder: str | os.PathLike) -> list[Path]:
-    """Write each sample as a drag file, `folder`/name; raises InputError for one without a pair to drag."""
-    return [sample.task().save(Path(folder) / sample.name) for sample in samples]
-
-
-def statistics(samples: Iterable[Sample]) -> dict:
-    """Counts over samples, to hold against the published ones (DragBench: 205 images, 349 pairs, 67 square).
-
-    `mean_length` and `median_length` are in pixels over all pairs: the MD of an edit that does nothing.
-    """
-    samples = list(samples)
-    lengths = np.concatenate([np.zeros(0), *(sample.lengths for sample in samples)])
-    count = collections.Counter
-    return {
-        "images": len(samples),
-        "pairs": len(lengths),
-        "pairs_per_image": dict(sorted(count(len(sample.handles) for sample in samples).items())),
-        "categories": dict(sorted(count(sample.category for sample in samples).items())),
-        "sizes": dict(sorted(count(sample.size for sample in samples).items())),
-        "square": sum(sample.size[0] == sample.size[1] for sample in samples),
-        "not_multiple_of_8": sum(any(side % 8 for side in sample.size) for sample in samples),
-        "zero_length_pairs": int((lengths == 0).sum()),
-        "mean_length": float(lengths.mean()) if len(lengths) else 0.0,
-        "median_length": float(np.median(lengths)) if len(lengths) else 0.0,
-    }
 
 
 def _name(path: Path, folder: str, members: dict[str, str]) -> tuple[str, str]:

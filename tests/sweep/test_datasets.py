@@ -8,6 +8,7 @@ import shutil
 import stat
 import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from PIL import Image
 
 from dragnb.errors import InputError
 from dragnb.sweep import archive, datasets
-from dragnb.task import DragTask
 
 W, H = 40, 32
 POINTS = [[10, 12], [20, 12], [30, 20], [31, 25]]
@@ -158,14 +158,16 @@ def test_what_systems_leave_about_is_passed_over(tmp_path):
         assert len(datasets.read(path).samples) == 1 and datasets.read(path).problems == ()
 
 
-def test_tasks_are_written_as_drag_files_and_read_again(tmp_path):
-    samples, _ = datasets.read(folder_of(tmp_path / "set", {"animals/a": published()}))
+def test_a_task_that_is_saved_as_a_drag_file_is_read_again(tmp_path):
+    ((sample,), _) = datasets.read(folder_of(tmp_path / "set", {"animals/a": published()}))
 
-    (folder,) = datasets.write(samples, tmp_path / "ours")
+    sample.task().save(tmp_path / "ours" / sample.name)
 
-    assert np.array_equal(DragTask.load(folder).image, picture())
-    assert np.array_equal(DragTask.load(folder).mask, mask() > 0)
-    assert datasets.read(tmp_path / "ours").samples[0].handles.tolist() == samples[0].handles.tolist()
+    again = datasets.read(tmp_path / "ours").samples[0]
+    assert (
+        again.handles.tolist() == sample.handles.tolist() and again.task().name == sample.name.split("/")[1]
+    )
+    assert np.array_equal(again.task().image, picture()) and np.array_equal(again.task().mask, mask() > 0)
 
 
 # oddities are noted, not dropped
@@ -176,7 +178,8 @@ def test_a_pair_of_no_length_is_kept_in_the_sample_noted_and_left_out_of_the_tas
         folder_of(tmp_path / "set", {"a/a": published(points=[[3, 4], [3, 4], *POINTS])})
     )[0]
 
-    assert sample.handles.tolist() == [[3, 4], [10, 12], [30, 20]] and sample.lengths[0] == 0
+    assert sample.handles.tolist() == [[3, 4], [10, 12], [30, 20]]
+    assert sample.targets[0].tolist() == sample.handles[0].tolist()
     assert sample.notes == (
         "pairs[0] has no length: handle and target are both [3.0, 4.0]; task() leaves it out",
     )
@@ -227,20 +230,6 @@ def test_a_sample_under_two_names_is_noted_at_the_second(tmp_path):
     found = datasets.read(folder_of(tmp_path / "set", {"a/a": published(), "b/b": published()})).samples
 
     assert [s.notes for s in found] == [(), ("it has the picture and the pairs of a/a",)]
-
-
-def test_statistics_count_every_pair(tmp_path):
-    odd = published(1, points=[[3, 4], [3, 4], [0, 0], [3, 4], [0, 0], [0, 1]])
-    samples, _ = datasets.read(folder_of(tmp_path / "set", {"a/a": odd, "a/b": instructed(2)}))
-
-    found = datasets.statistics(samples)
-
-    assert (found["images"], found["pairs"], found["zero_length_pairs"]) == (2, 5, 1)
-    assert found["pairs_per_image"] == {2: 1, 3: 1} and found["categories"] == {"a": 2}
-    assert found["sizes"] == {(W, H): 2} and (found["square"], found["not_multiple_of_8"]) == (0, 0)
-    assert found["mean_length"] == pytest.approx((0 + 5 + 1 + 10 + 26**0.5) / 5)
-    assert found["median_length"] == 5
-    assert datasets.statistics([])["images"] == 0
 
 
 # what is wrong is named
@@ -421,6 +410,11 @@ def real():
     return datasets.read(REAL)
 
 
+def lengths(samples):
+    """How far each pair drags, in pixels, over all samples."""
+    return np.concatenate([np.linalg.norm(s.targets - s.handles, axis=1) for s in samples])
+
+
 def test_the_real_samples_are_read_whole_and_their_oddities_noted(real):
     files = sorted(REAL.rglob("drag_instruction.json"))
     points = [json.loads(file.read_text())["points"] for file in files]
@@ -429,12 +423,10 @@ def test_the_real_samples_are_read_whole_and_their_oddities_noted(real):
     assert [s.name for s in real.samples] == [f"{f.parts[-3]}/{f.parts[-2]}" for f in files]
     for sample, clicks in zip(real.samples, points, strict=True):
         assert np.stack([sample.handles, sample.targets], 1).reshape(-1, 2).tolist() == clicks
-    found = datasets.statistics(real.samples)
     notes = " ".join(note for sample in real.samples for note in sample.notes)
-    assert found["pairs"] == sum(len(clicks) // 2 for clicks in points)
-    assert notes.count("no length") == found["zero_length_pairs"]
-    assert notes.count("multiple of 8") == found["not_multiple_of_8"]
-    assert {size[0] for size in found["sizes"]} == {512} and "differs" not in notes
+    assert notes.count("no length") == (lengths(real.samples) == 0).sum()
+    assert notes.count("multiple of 8") == sum(any(side % 8 for side in s.size) for s in real.samples)
+    assert {sample.size[0] for sample in real.samples} == {512} and "differs" not in notes
 
 
 def test_the_real_pickles_hold_the_masks_that_stand_beside_them(real):
@@ -449,7 +441,8 @@ def test_the_real_pickles_hold_the_masks_that_stand_beside_them(real):
 def test_the_whole_of_dragbench_has_the_published_counts(real):
     if len(real.samples) < 205:
         pytest.skip(f"{len(real.samples)} of DragBench's 205 samples are here")
-    found = datasets.statistics(real.samples)
-    assert (found["images"], found["pairs"], found["square"], len(found["sizes"])) == (205, 349, 67, 53)
-    assert found["pairs_per_image"] == {1: 108, 2: 61, 3: 29, 4: 5, 6: 2}
-    assert found["zero_length_pairs"] == 2 and found["mean_length"] == pytest.approx(52.27, abs=0.01)
+    sizes, pairs = [s.size for s in real.samples], [len(s.handles) for s in real.samples]
+    assert (len(sizes), sum(pairs), sum(w == h for w, h in sizes), len(set(sizes))) == (205, 349, 67, 53)
+    assert Counter(pairs) == {1: 108, 2: 61, 3: 29, 4: 5, 6: 2}
+    way = lengths(real.samples)
+    assert (way == 0).sum() == 2 and way.mean() == pytest.approx(52.27, abs=0.01)
