@@ -18,8 +18,9 @@ import torch
 from dragnb import sd
 from dragnb.errors import InputError, NotFiniteError
 from dragnb.store import replacing
-from dragnb.tuning import ADAPTER, Score, Trained, draw
+from dragnb.tuning import Score, draw
 
+ADAPTER = "dragnb"
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 PREFIX = "unet."
 OTHER_NAMES = {".lora_A.weight": DOWN, ".lora_B.weight": UP}  # the peft spelling of the same file
@@ -98,24 +99,28 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
     its second half, as soon as LOOK_EVERY steps lower the score by less than that. Raises InputError when no adapter
     is attached or the loss is no number.
     """
-    trained = Trained(model)
+    params = [p for name, p in model.unet.named_parameters() if f".{ADAPTER}." in name]
+    if not params:
+        raise InputError(
+            "model: no adapter is attached; wrap the call in `with lora.attached(model, settings):`"
+        )
     fused = model.device.type in ("cpu", "cuda")
-    optimiser = torch.optim.AdamW(trained.params, settings.lora_lr, weight_decay=WEIGHT_DECAY, fused=fused)
+    optimiser = torch.optim.AdamW(params, settings.lora_lr, weight_decay=WEIGHT_DECAY, fused=fused)
     generator = torch.Generator().manual_seed(settings.seed + 1)
     levels = settings.t + 1 if settings.lora_t == "used" else len(model.abar)
     scale = sd.grad_scale(model)
     score = Score(model, z_dist, cond, settings, levels) if settings.lora_stop else None
     for step in range(1, settings.lora_steps + 1):
         z, t, target = draw(model, z_dist, settings.lora_batch, generator, levels)
-        with torch.enable_grad(), sd.memory_errors("lora_batch or the picture's side"), trained.merged():
+        with torch.enable_grad(), sd.memory_errors("lora_batch or the picture's side"):
             loss = (sd.predict(model, z, t, cond) - target).square().mean()
-            grads = torch.autograd.grad(loss * scale, trained.params)
+            grads = torch.autograd.grad(loss * scale, params)
         value = loss.item()
         if not math.isfinite(value):
             raise NotFiniteError(
                 f"fine-tune: the loss is {value} at step {step}; lower lora_lr or load with dtype='fp32'"
             )
-        for param, grad in zip(trained.params, grads, strict=True):
+        for param, grad in zip(params, grads, strict=True):
             param.grad = grad / scale if scale != 1 else grad
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -7,8 +7,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 
-from dragnb import attention, features, lean, lora, pipeline, sd, tuning
-from dragnb.config import Settings, profile
+from dragnb import attention, edit, features, lean, lora, sd
+from dragnb.config import Settings
 
 CLOSE = dict(atol=2e-5, rtol=1e-4)
 
@@ -129,49 +129,6 @@ def test_an_unmerged_adapter_is_heard(tiny):
     torch.testing.assert_close(*found, **CLOSE)
 
 
-@pytest.mark.parametrize("name", ["clay", "reference"])
-def test_the_fine_tune_as_one_product_is_the_fine_tune_as_three(pair, name):
-    settings = profile(name, lora_steps=4, lora_batch=2, lora_lr=1e-3)
-    losses, weights = [], []
-    for model in pair:
-        own, dist = sd.private(model), (latents(), torch.zeros(1, 4, 16, 16))
-        with lora.attached(own, settings):
-            losses.append([s.loss for s in lora.finetune(own, dist, sd.embed(own, "a cat"), settings)])
-            weights.append(lora.weights_of(own))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for key, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][key], atol=2e-5, rtol=1e-3)
-
-
-def test_what_is_stacked_are_small_float32_layers(tiny, smoke_folder, monkeypatch):
-    for model, merged in (
-        (tiny[0], True),
-        (tiny[1], False),
-        (sd.load(str(smoke_folder), "cpu", "bf16"), False),
-    ):
-        own = sd.private(model)
-        with lora.attached(own, Settings()) as params:
-            trained = tuning.Trained(own)
-            assert bool(trained.stacks) == merged
-            assert (len(trained.params) < len(params)) == merged
-            assert sum(p.numel() for p in trained.params) == sum(p.numel() for p in params)
-    monkeypatch.setattr(tuning, "MERGED_WIDTH", 0)
-    own = sd.private(tiny[0])
-    with lora.attached(own, Settings()):
-        assert not tuning.Trained(own).stacks, "a wide layer's full gradient costs more than two thin ones"
-
-
-def test_between_two_steps_the_adapter_is_as_anyone_reads_it(tiny):
-    own, settings = sd.private(tiny[0]), Settings(lora_steps=3, lora_rank=4, lora_batch=1, lora_lr=1e-2)
-    cond = sd.embed(own, "")
-    with lora.attached(own, settings):
-        for _ in lora.finetune(own, (latents(), torch.zeros(1, 4, 16, 16)), cond, settings):
-            attached = sd.eps(own, latents(), 301, cond)
-            merged = sd.eps(lora.merged(tiny[0], lora.weights_of(own)), latents(), 301, cond)
-            torch.testing.assert_close(attached, merged, **CLOSE)
-        assert not any(hasattr(m, "merged_weight") for m in own.unet.modules())
-
-
 def kept_bytes(work):
     """What a piece of work keeps for its backward pass, and what it returns."""
     sizes = {}
@@ -192,7 +149,7 @@ def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quic
         (feats, _), kept = kept_bytes(lambda: features.capture(model, z, 681, cond, (3,)))  # noqa: B023
         found.append(torch.autograd.grad(feats[3].square().mean(), z)[0])
         bytes_kept.append(kept)
-        edits.append(pipeline.edit(drag_task, model, quick, pipeline.Store(tmp_path / str(low))))
+        edits.append(edit.edit(drag_task, model, quick, edit.Store(tmp_path / str(low))))
     torch.testing.assert_close(*found, **CLOSE)
     assert bytes_kept[1] < 0.5 * bytes_kept[0]
     torch.testing.assert_close(edits[0].z, edits[1].z, atol=1e-2, rtol=1e-2)
@@ -200,8 +157,6 @@ def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quic
 
 
 def test_a_whole_edit_is_the_same_edit(tiny, drag_task, quick, tmp_path):
-    light, plain = (
-        pipeline.edit(drag_task, m, quick, pipeline.Store(tmp_path / str(i))) for i, m in enumerate(tiny)
-    )
+    light, plain = (edit.edit(drag_task, m, quick, edit.Store(tmp_path / str(i))) for i, m in enumerate(tiny))
     torch.testing.assert_close(light.prepared.zs, plain.prepared.zs, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(light.z, plain.z, atol=1e-2, rtol=1e-2)

@@ -143,6 +143,16 @@ def test_it_ends_by_itself_when_ten_steps_gain_too_little(smoke, z, cond):
     assert whole[-1].last
 
 
+def test_between_two_steps_the_adapter_is_as_anyone_reads_it(smoke, z, cond):
+    settings = Settings(lora_steps=3, lora_rank=4, lora_batch=1, lora_lr=1e-2)
+    own = sd.private(smoke)
+    with lora.attached(own, settings):
+        for _ in lora.finetune(own, (z, torch.zeros_like(z)), cond, settings):
+            attached = sd.eps(own, z, 301, cond)
+            merged = sd.eps(lora.merged(smoke, lora.weights_of(own)), z, 301, cond)
+            torch.testing.assert_close(attached, merged, atol=2e-5, rtol=1e-4)
+
+
 def test_stopping_early_keeps_what_was_learned(smoke, z, cond):
     settings = Settings(lora_steps=50, lora_rank=2, lora_batch=1)
     with lora.attached(smoke, settings):
