@@ -133,9 +133,6 @@ def assemble(
         part.to(device).eval().requires_grad_(False)
     if device.type != "mps":
         unet.to(memory_format=torch.channels_last)  # the same numbers, convolutions some per cent faster
-    from dragnb import lean  # imports diffusers
-
-    lean.lighten(unet)
     if low_memory:
         unet.enable_gradient_checkpointing()
     return Model(

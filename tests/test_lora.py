@@ -187,6 +187,14 @@ def test_merged_equals_attached_and_leaves_the_first_model_alone(smoke, z, cond,
     assert same(bits(smoke), before)
 
 
+def test_an_adapter_on_the_output_projection_is_heard(smoke, z, cond):
+    settings, before = Settings(lora_rank=2, lora_targets=("to_out.0",)), sd.eps(smoke, z, 301, cond)
+    with lora.attached(smoke, settings) as params, torch.no_grad():
+        for i, p in enumerate(params):
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+        assert (sd.eps(smoke, z, 301, cond) - before).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_applied_puts_every_bit_back_even_after_an_error(smoke_folder, z, trained, dtype):
     model = sd.load(str(smoke_folder), device="cpu", dtype=dtype)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from dragnb import config, glimpse, metrics, pipeline, prepare, sd, task
+from dragnb import config, features, glimpse, metrics, pipeline, prepare, sd, task
 from dragnb.errors import InputError
 from dragnb.store import Store
 
@@ -298,3 +298,31 @@ def test_nan_in_the_latent_is_named(smoke, drag_task, quick, cache, monkeypatch)
 def test_metrics_take_a_result_as_it_is(smoke, drag_task, quick, cache):
     result = pipeline.edit(drag_task, smoke, quick, cache)
     assert np.isfinite(metrics.psnr(drag_task.image, result.image, ~drag_task.mask))
+
+
+def kept_bytes(work):
+    """What a piece of work keeps for its backward pass, and what it returns."""
+    sizes = {}
+
+    def pack(x):
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        return work(), sum(sizes.values())
+
+
+def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quick, tmp_path):
+    found, bytes_kept, edits = [], [], []
+    for low in (False, True):
+        model = sd.load(str(smoke_folder), device="cpu", low_memory=low)
+        z = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+        cond = sd.embed(model, "a cat")
+        (feats, _), kept = kept_bytes(lambda: features.capture(model, z, 681, cond, (3,)))  # noqa: B023
+        found.append(torch.autograd.grad(feats[3].square().mean(), z)[0])
+        bytes_kept.append(kept)
+        edits.append(pipeline.edit(drag_task, model, quick, Store(tmp_path / str(low))))
+    torch.testing.assert_close(*found, atol=2e-5, rtol=1e-4)
+    assert bytes_kept[1] < 0.5 * bytes_kept[0]
+    torch.testing.assert_close(edits[0].z, edits[1].z, atol=1e-2, rtol=1e-2)
+    assert all(p.device.type == "cpu" for rows in edits[1].prepared.kv.layers.values() for p in rows.values())

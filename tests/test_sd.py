@@ -89,6 +89,41 @@ def test_eps_is_what_the_plain_diffusers_pipeline_predicts(smoke, smoke_folder):
     torch.testing.assert_close(sd.eps(smoke, z, 681, told), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["smoke", "clay"])
+def test_a_hook_on_any_layer_of_the_unet_fires_in_one_pass(smoke, name):
+    model = sd.private(smoke if name == "smoke" else sd.load("clay", device="cpu"))
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)
+    layers = {n: m for n, m in model.unet.named_modules() if isinstance(m, kinds)}
+    fired = set()
+    for layer in layers:
+        layers[layer].register_forward_hook(lambda module, args, output, layer=layer: fired.add(layer))
+
+    with torch.no_grad():
+        sd.predict(model, torch.zeros(1, 4, 16, 16), 301, sd.embed(model, "a cat"))
+
+    assert {type(m) for m in layers.values()} == set(kinds), "it holds each kind"
+    assert set(layers) == fired, f"never called: {sorted(set(layers) - fired)}"
+
+
+@pytest.mark.parametrize("name", ["smoke", "clay"])
+def test_every_module_of_the_unet_is_of_diffusers_or_torchs_own_class(smoke, name):
+    model = smoke if name == "smoke" else sd.load("clay", device="cpu")
+    homes = {type(m).__module__.split(".")[0] for m in model.unet.modules()}
+
+    assert homes == {"diffusers", "torch"}
+    assert {type(p) for p in model.unet.attn_processors.values()} == {AttnProcessor2_0}
+
+
+def test_different_prompts_in_one_batch_stay_apart(smoke):
+    z, rows = torch.randn(2, 4, 16, 16), torch.cat([sd.embed(smoke, "a red cat"), sd.embed(smoke, "")])
+
+    both = sd.predict(smoke, z, 301, rows)
+
+    alone = torch.cat([sd.predict(smoke, z[i : i + 1], 301, rows[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(both, alone, atol=2e-5, rtol=1e-4)
+    assert (both[0] - sd.predict(smoke, z, 301, rows.flip(0))[0]).abs().max() > 0
+
+
 def test_guidance_one_asks_once_and_others_blend(smoke):
     z, cond, free = torch.randn(1, 4, 32, 32), sd.embed(smoke, "a dog"), sd.embed(smoke, "")
     a, b = sd.eps_fn(smoke, cond)(z, 21), sd.eps_fn(smoke, free)(z, 21)
@@ -256,6 +291,17 @@ def test_half_precision_weights_leave_latents_in_float32(smoke_folder):
     assert {p.dtype for p in model.unet.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in model.vae.parameters()} == {torch.float32}
     assert sd.eps(model, z, 21, sd.embed(model, "")).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_sees_nearly_the_same_noise(smoke, smoke_folder, dtype):
+    z = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact = sd.eps(smoke, z, 301, sd.embed(smoke, "a cat"))
+    model = sd.load(str(smoke_folder), device="cpu", dtype=dtype)
+
+    found = sd.eps(model, z, 301, sd.embed(model, "a cat"))
+
+    assert found.dtype == torch.float32 and (found - exact).norm() < 0.03 * exact.norm()
 
 
 def test_out_of_memory_says_what_lowers_it():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dragnb import attention, ddim, features, lean, lora, sd
+from dragnb import attention, ddim, features, lora, sd
 from dragnb.geometry import Frame
 from tools.speed.meter import Meter
 
@@ -111,7 +111,6 @@ def run(task, model, settings, side, meter: Meter, weights=None):
     """One edit as the public interface does it; `weights` is the adapter of an earlier one. Returns the adapter."""
     frame = Frame.fit(*task.size, side or model.side)
     own = sd.private(model, own=lambda name: True)  # the drag gives all weights gradients
-    lean.restore(own.unet)
     x, cond = frame.to_canvas(task.image), sd.embed(own, task.prompt)
     meter.mark("load")
     with lora.attached(own, settings):
