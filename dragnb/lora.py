@@ -125,6 +125,16 @@ class Score:
         return self.score, step >= self.earliest and before - self.score < self.least
 
 
+def _parameters(model: sd.Model) -> dict[str, torch.nn.Parameter]:
+    """The attached adapter's parameters by peft's names; raises InputError when there is none."""
+    params = {name: p for name, p in model.unet.named_parameters() if f".{ADAPTER}." in name}
+    if not params:
+        raise InputError(
+            "model: no adapter is attached; wrap the call in `with lora.attached(model, settings):`"
+        )
+    return params
+
+
 def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[LoraState]:
     """Train the attached adapter on one picture (eq. 2), `settings.lora_steps` AdamW steps; yields each one's loss.
 
@@ -136,11 +146,7 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
     its second half, as soon as LOOK_EVERY steps lower the score by less than that. Raises InputError when no adapter
     is attached or the loss is no number.
     """
-    params = [p for name, p in model.unet.named_parameters() if f".{ADAPTER}." in name]
-    if not params:
-        raise InputError(
-            "model: no adapter is attached; wrap the call in `with lora.attached(model, settings):`"
-        )
+    params = list(_parameters(model).values())
     fused = model.device.type in ("cpu", "cuda")
     optimiser = torch.optim.AdamW(params, settings.lora_lr, weight_decay=WEIGHT_DECAY, fused=fused)
     generator = torch.Generator().manual_seed(settings.seed + 1)
@@ -169,14 +175,13 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
 
 def weights_of(model: sd.Model) -> dict[str, torch.Tensor]:
     """The attached adapter's weights, copied to the CPU, by their names in a diffusers file."""
-    found = {}
-    for name, param in model.unet.named_parameters():
-        for peft_name, suffix in ((f".lora_A.{ADAPTER}.weight", DOWN), (f".lora_B.{ADAPTER}.weight", UP)):
-            if name.endswith(peft_name):
-                found[PREFIX + name.removesuffix(peft_name) + suffix] = param.detach().float().cpu().clone()
-    if not found:
-        raise InputError("model: no adapter is attached, so there are no weights to read")
-    return found
+    weights = {}
+    for name, param in _parameters(model).items():
+        key = PREFIX + name.replace(f".{ADAPTER}.", ".")
+        for theirs, ours in OTHER_NAMES.items():
+            key = key.replace(theirs, ours)
+        weights[key] = param.detach().float().cpu().clone()
+    return weights
 
 
 def _deltas(model: sd.Model, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -165,6 +165,8 @@ def test_stopping_early_keeps_what_was_learned(smoke, z, cond):
 def test_training_without_an_adapter_is_refused(smoke, z, cond):
     with pytest.raises(InputError, match="no adapter is attached"):
         next(lora.finetune(smoke, (z, z), cond, Settings()))
+    with pytest.raises(InputError, match="no adapter is attached"):
+        lora.weights_of(smoke)
 
 
 def test_a_broken_loss_is_named_with_its_step(smoke, z, cond):
