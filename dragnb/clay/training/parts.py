@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from dragnb.clay.training.words import WORDS
+from dragnb.clay.scene import COLORS, GROUNDS, KINDS, SKIES
 
 SIZES = {
     # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
@@ -32,6 +32,10 @@ SIZES = {
 }  # fmt: skip
 BETA_START, BETA_END = 0.00085, 0.012
 MAX_TOKENS = 77
+# of the clay world's captions; each is one token
+WORDS = sorted(
+    {*KINDS, *COLORS, *SKIES, *GROUNDS, *"a on ground under a sky photo of the clay figure picture".split()}
+)
 WORD_END = "</w>"  # as in CLIP
 
 
