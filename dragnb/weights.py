@@ -119,7 +119,7 @@ def read_parts(source: Source, dtype: torch.dtype):
             config=str(source.config),
             local_files_only=True,
             safety_checker=None,
-            dtype=dtype,
+            **_as(dtype),
         )
         return pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _ddim(diffusers, pipe.scheduler.config)
     root = source.path
@@ -128,8 +128,8 @@ def read_parts(source: Source, dtype: torch.dtype):
         raise InputError(f"model: its autoencoder is a {kind}; use AutoencoderKL or AutoencoderTiny")
     options = {"local_files_only": True, "use_safetensors": True}
     try:
-        unet = diffusers.UNet2DConditionModel.from_pretrained(root, subfolder="unet", dtype=dtype, **options)
-        vae = getattr(diffusers, kind).from_pretrained(root, subfolder="vae", dtype=torch.float32, **options)
+        unet = diffusers.UNet2DConditionModel.from_pretrained(root, subfolder="unet", **_as(dtype), **options)
+        vae = getattr(diffusers, kind).from_pretrained(root, subfolder="vae", **_as(torch.float32), **options)
         text = transformers.CLIPTextModel.from_pretrained(
             root, subfolder="text_encoder", dtype=torch.float32, **options
         )  # fmt: skip
@@ -147,6 +147,11 @@ def read_parts(source: Source, dtype: torch.dtype):
         tokenizer,
         _ddim(diffusers, read_json(root / "scheduler" / "scheduler_config.json")),
     )
+
+
+def _as(dtype: torch.dtype) -> dict:
+    """The dtype of weights as every diffusers knows it: its 0.39, which Colab has, takes `dtype` for a mistake."""
+    return {"torch_dtype": dtype}
 
 
 def _ddim(diffusers, config):

@@ -220,7 +220,7 @@ def test_weights_survive_the_file_and_diffusers_reads_it(smoke, smoke_folder, z,
     assert same(lora.load(path), trained)
     assert [p.name for p in path.parent.iterdir()] == [path.name], "no temporary file is left"
 
-    pipe = StableDiffusionPipeline.from_pretrained(smoke_folder, dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(smoke_folder)
     pipe.load_lora_weights(path.parent)
     with torch.no_grad():
         theirs = pipe.unet(z, 681, cond).sample

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from dragnb import checkpoints, sd
@@ -78,7 +78,7 @@ def test_parts_in_memory_are_hashed_by_their_weights():
 
 
 def test_eps_is_what_the_plain_diffusers_pipeline_predicts(smoke, smoke_folder):
-    pipe = StableDiffusionPipeline.from_pretrained(smoke_folder, dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(smoke_folder)
     z = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     told, _ = pipe.encode_prompt("a red fox", "cpu", 1, False)
 
@@ -302,6 +302,21 @@ def test_half_precision_sees_nearly_the_same_noise(smoke, smoke_folder, dtype):
     found = sd.eps(model, z, 301, sd.embed(model, "a cat"))
 
     assert found.dtype == torch.float32 and (found - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize("kind", [UNet2DConditionModel, AutoencoderTiny])
+def test_diffusers_is_told_the_dtype_in_the_one_word_that_all_its_versions_know(folder, monkeypatch, kind):
+    """Version 0.39, which Colab has, hands an unknown `dtype` on to the model's constructor, which refuses it."""
+    read, asked = kind.from_pretrained, []
+    monkeypatch.setattr(
+        kind, "from_pretrained", lambda *a, **options: asked.append(options) or read(*a, **options)
+    )
+
+    model = sd.load(str(folder), device="cpu", dtype="bf16")
+
+    wanted = {UNet2DConditionModel: torch.bfloat16, AutoencoderTiny: torch.float32}
+    assert [options["torch_dtype"] for options in asked] == [wanted[kind]] and "dtype" not in asked[0]
+    assert (model.unet.dtype, model.vae.dtype) == (torch.bfloat16, torch.float32)
 
 
 def test_out_of_memory_says_what_lowers_it():
