@@ -1,22 +1,26 @@
-"""The only cache: tensors on disk under the hash of everything they depend on.
+"""The stage cache: tensors on disk, under the hash of everything they depend on.
 
-A file appears whole or not at all, and a cache that cannot be written costs time, never the work. No lock is held: two
-processes that want the same thing at once each make it, and the last to write it wins.
+A file appears whole or not at all, writers of one key do not disturb each other, and a cache that cannot be written
+costs time, never the work.
 """
 
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
+import platform
+import re
 import shutil
-import struct
-import sys
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import platformdirs
+import psutil
 import safetensors
 import safetensors.torch
 import torch
@@ -24,44 +28,68 @@ from torch import Tensor
 
 from dragnb.errors import InputError
 
-FORMAT = 1  # part of every key: raise it when what is stored changes its meaning
+FORMAT = 2  # part of every key: raise it when what is stored, or how a key is made, changes
 VARIABLE = "DRAGNB_CACHE"
+HOST = re.sub(r"\W", "_", platform.node())  # a folder may be shared, and process ids are a machine's own
 
 
 def cache_dir() -> Path:
     """$DRAGNB_CACHE, else the platform's folder for caches, else (no home) the one for temporary files."""
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE])
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / "dragnb"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "dragnb"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "dragnb"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "dragnb"
+    with contextlib.suppress(RuntimeError):  # a user without a home; older platformdirs give a path with "~"
+        folder = platformdirs.user_cache_path("dragnb", appauthor=False, opinion=False)
+        if folder.is_absolute():
+            return folder
+    return Path(tempfile.gettempdir()) / "dragnb"
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` to write a file to; it takes `path`'s place when the block succeeds.
+    """A temporary name beside `path`, for a file or a folder that takes `path`'s place when the block succeeds.
 
-    Readers see the old file or the new one, never a part; if the block raises, `path` is as it was.
+    The name is nobody else's: of several writers the last one counts. Readers see the old file or the new one, never a
+    part; an old folder steps aside for one rename. If the block raises, `path` is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temp = path.with_name(f".{HOST}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
     try:
         yield temp
-        with open(temp, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temp, path)
+        if temp.is_dir():
+            _replace_folder(temp, path)
+        else:
+            with open(temp, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temp, path)
     finally:
         if temp.is_dir():
             shutil.rmtree(temp, ignore_errors=True)
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+def _replace_folder(folder: Path, path: Path) -> None:
+    """Rename a folder to `path`; the one that was there is deleted after it, or put back where it fails."""
+    aside = folder.with_suffix(".old")
+    if path.exists():
+        os.replace(path, aside)
+    try:
+        os.replace(folder, path)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the temporary files that processes of this machine left behind when they were killed."""
+    for left in folder.glob(f".{HOST}-*.tmp"):
+        pid = left.name.split("-")[1]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 class Store:
@@ -76,11 +104,11 @@ class Store:
         """A name for a combination of values: 64 hex digits, the same in every process and on every machine.
 
         Takes None, bool, int, float, str, bytes, paths, numpy arrays and torch tensors (by dtype, shape and
-        content), dataclasses, dicts, sets, lists and tuples of these; InputError for anything else.
+        content), dataclasses, dicts, sets, lists and tuples of these; InputError for anything else. A tuple counts
+        as a list, and a tensor as the array of its numbers.
         """
-        digest = hashlib.sha256()
-        _feed(digest, {"format": FORMAT, **parts}, "key")
-        return digest.hexdigest()
+        form = json.dumps(_form({"format": FORMAT, **parts}, "key"), ensure_ascii=False)
+        return hashlib.sha256(form.encode("utf-8", "surrogatepass")).hexdigest()
 
     def path(self, kind: str, key: str) -> Path:
         return self.root / kind / f"{key}.safetensors"
@@ -104,16 +132,15 @@ class Store:
         """Keep the tensors; False, with one warning per store, where the disk is full or read-only."""
         path = self.path(kind, key)
         try:
-            for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed
-                left.unlink(missing_ok=True)
+            _sweep(path.parent)
             with replacing(path) as temp:
                 temp.write_bytes(safetensors.torch.save(_plain(tensors)))
         except OSError as error:
-            self._say_once(error)
+            self._warn_once(error)
             return False
         return True
 
-    def _say_once(self, error: Exception) -> None:
+    def _warn_once(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
             remedy = f"set {VARIABLE} to a folder with room"
@@ -126,39 +153,36 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
 
 
-def _feed(digest, value, where: str) -> None:
-    """Hash a value so that no two different ones look alike: every piece bears its type and its length."""
+def _form(value, where: str):
+    """A value in plain JSON, no two different ones alike: a scalar, or a list that begins with the value's kind.
 
-    def piece(kind: str, data: bytes = b"") -> None:
-        digest.update(f"{kind}:{len(data)}:".encode() + data)
-
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        piece("dataclass", type(value).__name__.encode())
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    JSON tells 1, 1.0, "1", true and null apart, and writes a float with all its digits.
+    """
     if isinstance(value, np.generic):
         value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, bytes):
+        return ["bytes", value.hex()]
+    if isinstance(value, os.PathLike):
+        return ["path", os.fsdecode(value)]
     if isinstance(value, Tensor):
         x = value.detach().cpu().contiguous()
-        piece("array", f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}".encode())
-        piece("data", x.reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        piece("array", f"{value.dtype.name} {value.shape}".encode())
-        piece("data", np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
-    elif value is None or isinstance(value, (bool, int, str, bytes, os.PathLike)):
-        data = value if isinstance(value, bytes) else str(value).encode()
-        piece("path" if isinstance(value, os.PathLike) else type(value).__name__, data)
-    elif isinstance(value, float):
-        piece("float", struct.pack("<d", value))
-    elif isinstance(value, (list, tuple)):
-        piece("list", str(len(value)).encode())
-        for k, item in enumerate(value):
-            _feed(digest, item, f"{where}[{k}]")
-    elif isinstance(value, dict):
-        piece("dict", str(len(value)).encode())
-        for name in sorted(value, key=repr):
-            _feed(digest, name, where)
-            _feed(digest, value[name], f"{where}.{name}")
-    elif isinstance(value, (set, frozenset)):
-        _feed(digest, ["set", *sorted(value, key=repr)], where)
-    else:
-        raise InputError(f"{where} is a {type(value).__name__}, which has no lasting content to hash")
+        return _array(str(x.dtype).removeprefix("torch."), x.shape, x.reshape(-1).view(torch.uint8).numpy())
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return _array(value.dtype.name, value.shape, value.astype(value.dtype.newbyteorder("<")))
+    if isinstance(value, (list, tuple)):
+        return ["list", *(_form(item, f"{where}[{k}]") for k, item in enumerate(value))]
+    if isinstance(value, (set, frozenset)):
+        return ["set", *sorted((_form(item, where) for item in value), key=json.dumps)]
+    if isinstance(value, dict):
+        pairs = ([_form(name, where), _form(item, f"{where}.{name}")] for name, item in value.items())
+        return ["dict", *sorted(pairs, key=json.dumps)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return ["dataclass", type(value).__name__, _form(own, where)]
+    raise InputError(f"{where} is a {type(value).__name__}, which has no lasting content to hash")
+
+
+def _array(dtype: str, shape, values: np.ndarray) -> list:
+    return ["array", dtype, list(shape), hashlib.sha256(values.tobytes()).hexdigest()]
