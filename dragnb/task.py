@@ -5,24 +5,42 @@ A folder or a zip with task.json, image.png and, where there is a mask, mask.png
     {"schema": 1, "size": [512, 384], "pairs": [{"handle": [x, y], "target": [x, y]}], "prompt": "a cat"}
 
 Points are in pixels of the upright picture, the centre of its top left pixel at (0, 0).
+A picture that an edit made may carry its drag file, as a zip in a chunk of its PNG, and a record of what made it.
 """
 
+import contextlib
+import io
+import json
+import math
 import os
+import shutil
 import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 
-from dragnb import taskfile
-from dragnb.errors import InputError
-from dragnb.pictures import read_image, read_mask, require_size
+from dragnb.errors import InputError, did_you_mean
 from dragnb.store import replacing
 
-__all__ = ["DragTask", "pair_up", "read_image", "read_mask"]
-
 PROMPT_WORDS = 60  # about what fits CLIP's 77 tokens
+MIN_SIDE = 16  # pixels; less has no content to drag
+MAX_PIXELS = 64_000_000
+WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # more than 8 bits a pixel
+SCHEMA = 1
+TASK_JSON, TASK_IMAGE, TASK_MASK = "task.json", "image.png", "mask.png"
+MEMBERS = (TASK_JSON, TASK_IMAGE, TASK_MASK)
+FIELDS = ("schema", "size", "pairs", "prompt", "name")
+MAX_BYTES = 512 * 2**20  # one unpacked member of a zip
+CHUNK = b"drAG"  # ancillary, private, and not to be copied by a program that changes the picture
+RECORD = "dragnb"  # the PNG's text with the record, as json
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +107,15 @@ class DragTask:
     def load(cls, path: str | os.PathLike) -> "DragTask":
         """The task in a folder, a zip, or a PNG that the studio saved, checked; InputError names file and field."""
         path = Path(path)
-        with taskfile.opened(path) as folder:
-            data = taskfile.read(folder / taskfile.JSON)
-            image = read_image(folder / taskfile.IMAGE, taskfile.IMAGE)
+        with _opened_task(path) as folder:
+            data = _read_json(folder / TASK_JSON)
+            image = read_image(folder / TASK_IMAGE, TASK_IMAGE)
             size = (image.shape[1], image.shape[0])
             if tuple(data["size"]) != size:
                 want = "×".join(map(str, data["size"]))
-                raise InputError(f"task.json: size is {want}, {taskfile.IMAGE} is {size[0]}×{size[1]}")
-            painted = (folder / taskfile.MASK).exists()
-            mask = read_mask(folder / taskfile.MASK, size, taskfile.MASK) if painted else None
+                raise InputError(f"task.json: size is {want}, {TASK_IMAGE} is {size[0]}×{size[1]}")
+            painted = (folder / TASK_MASK).exists()
+            mask = read_mask(folder / TASK_MASK, size, TASK_MASK) if painted else None
         handles, targets = ([pair[end] for pair in data["pairs"]] for end in ("handle", "target"))
         try:
             return cls(image, handles, targets, mask, data.get("prompt", ""), data.get("name") or path.stem)
@@ -116,7 +134,7 @@ class DragTask:
                 with replacing(path) as temp:
                     temp.write_bytes(self.packed())
             else:
-                with taskfile.replacing_folder(path) as temp:
+                with _replacing_folder(path) as temp:
                     self._write(temp)
         except OSError as error:
             reason = error.strerror or error
@@ -127,18 +145,18 @@ class DragTask:
         """The task as the bytes of a zip."""
         with tempfile.TemporaryDirectory() as folder:
             self._write(Path(folder))
-            return taskfile.pack(Path(folder))
+            return _pack(Path(folder))
 
     def _write(self, folder: Path) -> None:
         pairs = [
             {"handle": _point(handle), "target": _point(target)}
             for handle, target in zip(self.handles, self.targets, strict=True)
         ]
-        data = {"schema": taskfile.SCHEMA, "size": list(self.size), "pairs": pairs, "prompt": self.prompt}
-        Image.fromarray(self.image).save(folder / taskfile.IMAGE)
+        data = {"schema": SCHEMA, "size": list(self.size), "pairs": pairs, "prompt": self.prompt}
+        Image.fromarray(self.image).save(folder / TASK_IMAGE)
         if self.mask is not None:
-            Image.fromarray(self.mask.astype(np.uint8) * 255).save(folder / taskfile.MASK)
-        taskfile.write(folder / taskfile.JSON, data | ({"name": self.name} if self.name else {}))
+            Image.fromarray(self.mask.astype(np.uint8) * 255).save(folder / TASK_MASK)
+        _write_json(folder / TASK_JSON, data | ({"name": self.name} if self.name else {}))
 
 
 def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
@@ -208,3 +226,255 @@ def require_inside(handles, targets, size: tuple[int, int]) -> None:
 
 def _point(xy) -> list[int | float]:
     return [int(v) if float(v).is_integer() else float(v) for v in xy]
+
+
+def _read_json(path: Path) -> dict:
+    """task.json as `parse_task_json` gives it, from the disk."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} does not exist; a task is a folder or zip with {', '.join(MEMBERS)}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{TASK_JSON} cannot be read: {error}") from None
+    return parse_task_json(text)
+
+
+def parse_task_json(text: bytes) -> dict:
+    """task.json as a dict of known fields of the right kinds; what the points mean is checked by DragTask."""
+    data = parse_json(text, TASK_JSON)
+    if not isinstance(data, dict):
+        raise InputError(f"{TASK_JSON} holds a {type(data).__name__}, not an object with {', '.join(FIELDS)}")
+    for name in data:
+        if name not in FIELDS:
+            raise InputError(f"{TASK_JSON}: unknown field {name!r}{did_you_mean(name, FIELDS)}")
+    for name in ("schema", "size", "pairs"):
+        if name not in data:
+            raise InputError(f"{TASK_JSON}: {name} is missing")
+    if data["schema"] != SCHEMA:
+        raise InputError(f"{TASK_JSON}: schema = {data['schema']!r}; this version reads {SCHEMA}")
+    if not are_numbers(data["size"], 2):
+        raise InputError(f"{TASK_JSON}: size = {data['size']!r} is not [width, height]")
+    if not isinstance(data["pairs"], list):
+        raise InputError(f"{TASK_JSON}: pairs = {data['pairs']!r} is not a list")
+    for k, pair in enumerate(data["pairs"]):
+        for end in ("handle", "target"):
+            point = pair.get(end) if isinstance(pair, dict) else None
+            if not are_numbers(point, 2):
+                raise InputError(f"{TASK_JSON}: pairs[{k}].{end} = {point!r} is not [x, y]")
+    return data
+
+
+def parse_json(text: bytes, name: str):
+    """The value of a json file's content; InputError names the file where it is none."""
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} cannot be read: {error}") from None
+
+
+def _write_json(path: Path, data: dict) -> None:
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def are_numbers(value, n: int) -> bool:
+    """Is this a list of n finite numbers?"""
+    if not isinstance(value, (list, tuple)) or len(value) != n:
+        return False
+    return all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+
+
+@contextlib.contextmanager
+def _opened_task(path: Path) -> Iterator[Path]:
+    """A task's folder: `path` itself, or a temporary one with what the zip, or a result's PNG, holds of it."""
+    if path.is_dir():
+        yield path
+        return
+    if not path.exists():
+        raise InputError(f"task: {path} does not exist")
+    packed = _chunk(path) or path
+    if not zipfile.is_zipfile(packed):
+        raise InputError(
+            f"task: {path} is neither a folder nor a whole zip file, nor a PNG that an edit made"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        _unpack(packed, path, Path(folder))
+        yield Path(folder)
+
+
+def _unpack(packed, path: Path, folder: Path) -> None:
+    """Only the task's own members, by their bare names, from the zip's top or its one folder."""
+    try:
+        with zipfile.ZipFile(packed) as archive:
+            for info in archive.infolist():
+                parts = Path(info.filename).parts
+                hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+                if not parts or hidden or parts[-1] not in MEMBERS or len(parts) > 2:
+                    continue
+                if (folder / parts[-1]).exists():
+                    raise InputError(f"{path} holds {parts[-1]} twice; one zip, one task")
+                if info.file_size > MAX_BYTES:
+                    raise InputError(f"{path}: {info.filename} is larger than {MAX_BYTES // 2**20} MiB")
+                (folder / parts[-1]).write_bytes(archive.read(info))
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
+        raise InputError(f"{path} cannot be unpacked ({error}); write the zip again") from error
+
+
+def _chunk(path: Path) -> io.BytesIO | None:
+    """The drag file that a PNG carries; None where `path` is no such PNG."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            found = dict(chunk[:2] for chunk in picture.private_chunks)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return io.BytesIO(found[CHUNK]) if CHUNK in found else None
+
+
+def provenance(packed: bytes, record: dict) -> PngImagePlugin.PngInfo:
+    """What a PNG carries of the edit that made it: the drag file as a zip, and the record as text."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(RECORD, json.dumps(record, ensure_ascii=False))
+    info.add(CHUNK, packed)
+    return info
+
+
+def read_record(path: Path) -> dict:
+    """The record in a PNG that an edit made: settings, seed, model and its hash, versions, and where it began."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return json.loads(picture.info[RECORD])
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
+        raise InputError(f"{path} is no PNG that an edit made: it carries no record") from None
+
+
+def _pack(folder: Path) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in MEMBERS:
+            if (folder / name).exists():
+                archive.write(folder / name, name)
+    return packed.getvalue()
+
+
+@contextlib.contextmanager
+def _replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of the task at `path` when the block succeeds.
+
+    Other files in the old folder are kept. The old task steps aside for one rename only; if the block
+    raises, or that rename fails, it is back.
+    """
+    _require_ours(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    aside = temp.with_suffix(".old")
+    try:
+        yield temp
+        temp.chmod(0o777 & ~_umask())
+        if path.exists():
+            for other in path.iterdir():
+                if other.name not in MEMBERS:
+                    (shutil.copytree if other.is_dir() else shutil.copy2)(other, temp / other.name)
+            os.replace(path, aside)
+        try:
+            os.replace(temp, path)
+        except OSError:
+            if aside.exists():
+                os.replace(aside, path)
+            raise
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _require_ours(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; a task is saved to a folder or to a name that ends in .zip")
+    if path.is_dir() and any(path.iterdir()) and not (path / TASK_JSON).exists():
+        raise InputError(f"{path} is a folder with other things in it; save the task to a new one")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_image(path: str | os.PathLike | BinaryIO, field: str = "image") -> np.ndarray:
+    """A picture file, by its path or open, -> uint8 (height, width, 3), turned upright by its EXIF.
+
+    Grey, palette, CMYK and 16-bit pictures are converted; transparency is laid over white. Raises InputError,
+    naming `field`, for a missing, unreadable, animated, huge (over 64 Mpx) or tiny (under 16 px) picture.
+    """
+    with _opened(path, field) as picture:
+        rgb = _eight_bits(picture, field)
+        if "A" in rgb.getbands() or "transparency" in rgb.info:
+            rgba = rgb.convert("RGBA")
+            rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        array = np.array(rgb.convert("RGB"))
+    require_size(array.shape[1], array.shape[0], field)
+    return array
+
+
+def read_mask(path: str | os.PathLike | BinaryIO, size: tuple[int, int], field: str = "mask") -> np.ndarray:
+    """A mask file, by its path or open, -> bool (height, width).
+
+    True, may change, where a pixel is neither black nor transparent. Raises InputError when it is not a picture of
+    `size` = (width, height).
+    """
+    with _opened(path, field) as picture:
+        if picture.mode in (*WIDE_GREY, "F"):
+            mask = np.array(picture) != 0
+        else:
+            rgba = np.array(picture.convert("RGBA"))
+            mask = rgba[..., :3].any(-1) & (rgba[..., 3] > 0)
+    if (mask.shape[1], mask.shape[0]) != tuple(size):
+        have, want = f"{mask.shape[1]}×{mask.shape[0]}", f"{size[0]}×{size[1]}"
+        raise InputError(f"{field} is {have}, the picture {want}; paint the mask on the picture itself")
+    return mask
+
+
+def require_size(width: int, height: int, field: str) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise InputError(f"{field} is {width}×{height} pixels; both sides must have {MIN_SIDE} or more")
+    if width * height > MAX_PIXELS:
+        most = MAX_PIXELS // 1_000_000
+        raise InputError(f"{field} is {width}×{height} pixels; scale it down to {most} Mpx or fewer")
+
+
+def _opened(path, field: str) -> Image.Image:
+    """The picture, upright and fully read, of a size and kind that can be handled."""
+    path, it = (path, "it") if hasattr(path, "read") else (Path(path), path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at below
+            with Image.open(path) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    require_size(picture.width, picture.height, field)
+                frames = getattr(picture, "n_frames", 1)
+                if frames > 1 and picture.format != "MPO":  # a photo with its preview beside it
+                    raise InputError(f"{field}: {it} holds {frames} frames; save one of them as a PNG")
+                picture.load()
+                return ImageOps.exif_transpose(picture)
+    except FileNotFoundError:
+        raise InputError(f"{field}: {path} does not exist") from None
+    except IsADirectoryError:
+        raise InputError(f"{field}: {path} is a folder, not a picture") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{field}: {it} is huge; scale it down to {MAX_PIXELS // 1_000_000} Mpx") from None
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).replace(repr(str(path)), "it").replace(repr(path), "it")
+        raise InputError(f"{field}: {it} cannot be read as a picture ({reason}); save it as a PNG") from error
+
+
+def _eight_bits(picture: Image.Image, field: str) -> Image.Image:
+    if picture.mode in WIDE_GREY:
+        values = np.array(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError(f"{field} has grey values of 32 bits; save it with 8 or 16")
+        return Image.fromarray((values // 257).astype(np.uint8))
+    if picture.mode == "F":
+        raise InputError(f"{field} has floating-point values; save it with 8 bits, 0 to 255")
+    return picture

@@ -9,8 +9,8 @@ import pytest
 import run_notebooks
 from PIL import Image
 
-from dragnb import clay, pipeline, store, taskfile
-from dragnb.task import DragTask
+from dragnb import clay, pipeline, store
+from dragnb.task import DragTask, read_record
 from dragnb.ui import export
 
 QUICK = {"steps": 5, "lora_steps": 2, "lora_batch": 1, "drag_steps": 30, "stop": 0.0}
@@ -48,7 +48,7 @@ def test_the_studio_takes_a_drag_file_and_leaves_pictures_of_picks_and_result(ra
     (saved,) = (tmp_path / "out" / "studio").glob("*.png")
     task, first = (
         DragTask.load(rabbit),
-        taskfile.record(saved)["began"]["of"],
+        read_record(saved)["began"]["of"],
     )  # it saves a branch of the first drag
     assert np.allclose(first["pairs"], np.stack([task.handles, task.targets], 1))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dragnb import taskfile
+from dragnb import task as task_module
 from dragnb.errors import InputError
 from dragnb.task import DragTask, pair_up, read_image, read_mask
 
@@ -135,7 +135,7 @@ def test_a_save_that_fails_half_way_leaves_the_old_task(tmp_path, monkeypatch, n
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(taskfile, "write", full)
+    monkeypatch.setattr(task_module, "_write_json", full)
     with pytest.raises(
         InputError, match=r"cannot be written \(No space left on device\); save the task else"
     ):
@@ -153,7 +153,7 @@ def test_a_rename_that_fails_puts_the_old_task_back(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         replace(source, target)
 
-    monkeypatch.setattr(taskfile.os, "replace", refuse)
+    monkeypatch.setattr(task_module.os, "replace", refuse)
     with pytest.raises(InputError, match="Permission denied"):
         a_task(prompt="new").save(path)
 

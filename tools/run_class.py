@@ -21,9 +21,8 @@ import run_notebooks
 from PIL import Image
 from run_notebooks import ROOT, Failed
 
-from dragnb import taskfile
 from dragnb.errors import InputError
-from dragnb.task import DragTask
+from dragnb.task import TASK_JSON, DragTask
 
 THUMB = 240  # pixels, the longer side
 STYLE = """body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem }
@@ -86,7 +85,7 @@ def found(folder: Path, out: Path) -> list[Entry]:
         raise Failed(f"{folder} is no folder; give one with drag files")
     paths = [path for path in sorted(folder.iterdir()) if is_drag(path) and not out.is_relative_to(path)]
     if not paths:
-        raise Failed(f"{folder} holds no drag file: a folder with {taskfile.JSON}, or a zip")
+        raise Failed(f"{folder} holds no drag file: a folder with {TASK_JSON}, or a zip")
     names = {}
     for path in paths:
         if path.stem in names:
@@ -98,7 +97,7 @@ def found(folder: Path, out: Path) -> list[Entry]:
 def is_drag(path: Path) -> bool:
     if path.name.startswith(".") or path.name.startswith("__"):
         return False
-    return (path / taskfile.JSON).exists() if path.is_dir() else path.suffix.lower() in (".zip", ".png")
+    return (path / TASK_JSON).exists() if path.is_dir() else path.suffix.lower() in (".zip", ".png")
 
 
 def work(entry: Entry, book: Path, parameters: dict, args) -> None:

@@ -24,7 +24,7 @@ from dragnb.metrics.judge import Judge, default_matcher
 from dragnb.prepare import default_settings
 from dragnb.sweep import export, grids
 from dragnb.sweep.beside import BESIDE
-from dragnb.taskfile import parse_json
+from dragnb.task import parse_json
 
 STUDIES = ("methods", "ablation")
 QUIET = 30  # seconds between lines where no terminal shows a line that is rewritten

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dragnb import taskfile
 from dragnb.errors import InputError
 from dragnb.sweep import archive, layouts
-from dragnb.task import DragTask
+from dragnb.task import TASK_JSON, DragTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ def _name(path: Path, folder: str, members: dict[str, str]) -> tuple[str, str]:
     """(name, category) of a sample: the same for a zip and its folder, from wherever in them it is read."""
     root = path.parts[1:] if path.is_dir() else (path.stem,)
     parts = (*root, *filter(None, folder.split("/")))
-    if len(parts) == 1 or layouts.source_of(members) in (layouts.DRAG100, taskfile.JSON):
+    if len(parts) == 1 or layouts.source_of(members) in (layouts.DRAG100, TASK_JSON):
         return parts[-1], ""
     return "/".join(parts[-2:]), parts[-2]
 

@@ -15,11 +15,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dragnb import taskfile, unpickle
+from dragnb import unpickle
 from dragnb.errors import InputError
-from dragnb.pictures import read_image, read_mask
 from dragnb.sweep import archive
-from dragnb.task import pair_up, require_inside
+from dragnb.task import (
+    TASK_IMAGE,
+    TASK_JSON,
+    are_numbers,
+    pair_up,
+    parse_json,
+    parse_task_json,
+    read_image,
+    read_mask,
+    require_inside,
+)
 
 PICKLE, INSTRUCTION, DRAG100 = "meta_data.pkl", "drag_instruction.json", "points.json"
 MASK = "mask.png"
@@ -27,7 +36,7 @@ PICTURES = {  # instruction file -> its picture; where a folder has two of these
     PICKLE: "original_image.png",
     INSTRUCTION: "original_image.png",
     DRAG100: "original.jpg",
-    taskfile.JSON: taskfile.IMAGE,
+    TASK_JSON: TASK_IMAGE,
 }
 KNOWN = {*PICTURES, *PICTURES.values(), MASK, "user_drag.png"}  # a folder with any of these is a sample
 
@@ -53,7 +62,7 @@ def read(path: Path, members: dict[str, str]) -> Content:
     if source is None:
         raise InputError(f"there is {', '.join(sorted(members))} but none of {', '.join(PICTURES)}")
     picture = PICTURES[source]
-    needed = (source, picture) if source in (PICKLE, taskfile.JSON) else (source, picture, MASK)
+    needed = (source, picture) if source in (PICKLE, TASK_JSON) else (source, picture, MASK)
     for name in needed:
         if name not in members:
             raise InputError(f"{name} is missing")
@@ -62,7 +71,7 @@ def read(path: Path, members: dict[str, str]) -> Content:
     fields = _fields(source, files[source])
     image = read_image(io.BytesIO(files[picture]), picture)
     size = (image.shape[1], image.shape[0])
-    if source == taskfile.JSON and tuple(fields["size"]) != size:
+    if source == TASK_JSON and tuple(fields["size"]) != size:
         raise InputError(f"{source}: size = {fields['size']}, but {picture} is {size[0]}×{size[1]}")
     handles, targets = _pairs(fields, source)
     require_inside(handles, targets, size)
@@ -78,14 +87,14 @@ def source_of(members: dict[str, str]) -> str | None:
 
 def _fields(source: str, data: bytes) -> dict:
     """prompt, points, mask and size, as far as an instruction file has them; kinds are checked, not the sense."""
-    if source == taskfile.JSON:
-        fields = taskfile.parse(data)
+    if source == TASK_JSON:
+        fields = parse_task_json(data)
         points = [pair[end] for pair in fields["pairs"] for end in ("handle", "target")]
         fields = {name: fields[name] for name in ("prompt", "size") if name in fields} | {"points": points}
     elif source == PICKLE:
         fields = unpickle.loads(data, source)
     else:
-        fields = taskfile.parse_json(data, source)
+        fields = parse_json(data, source)
     if not isinstance(fields, dict) or "points" not in fields:
         raise InputError(f"{source}: points are missing")
     if not isinstance(fields.get("prompt", ""), str):
@@ -100,7 +109,7 @@ def _pairs(fields: dict, source: str) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(points, (list, tuple)) or not points:
         raise InputError(f"{source}: points are not a list of [x, y]")
     for k, point in enumerate(points):
-        if not taskfile.are_numbers(point, 2):
+        if not are_numbers(point, 2):
             raise InputError(f"{source}: points[{k}] is not [x, y]")
     return pair_up(points)
 

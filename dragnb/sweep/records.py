@@ -20,7 +20,7 @@ from PIL import Image
 
 from dragnb.errors import InputError
 from dragnb.store import replacing
-from dragnb.taskfile import parse_json
+from dragnb.task import parse_json
 
 FORMAT = 1  # raise it when a record changes its meaning: folders of another format are refused
 RUN, RECORDS, HOLDER, LOCK, WORK, PICTURES = (

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dragnb import taskfile
 from dragnb.config import nearest_profile
 from dragnb.errors import InputError
 from dragnb.result import Result
 from dragnb.store import replacing
+from dragnb.task import provenance
 
 FPS = 10
 HOLD = 1.5  # seconds that the last frame of a film stays
@@ -29,10 +29,10 @@ QUICKSTART = Path(__file__).resolve().parents[2] / "notebooks" / "00_quickstart.
 def save_png(path: str | os.PathLike, result: Result) -> Path:
     """The edited picture as a PNG that carries its drag file and its record.
 
-    `DragTask.load(path)` reads the drag back, `taskfile.record(path)` settings, seed, model, versions.
+    `DragTask.load(path)` reads the drag back, `task.read_record(path)` settings, seed, model, versions.
     """
     with _written(path) as temp:
-        info = taskfile.provenance(result.task.packed(), result.record)
+        info = provenance(result.task.packed(), result.record)
         Image.fromarray(result.image).save(temp, "PNG", pnginfo=info)
     return Path(path)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dragnb import config, taskfile
+from dragnb import config
 from dragnb.drag import DragState
 from dragnb.errors import InputError
 from dragnb.result import Result
-from dragnb.task import DragTask
+from dragnb.task import DragTask, provenance, read_record
 from dragnb.ui import export
 
 
@@ -48,7 +48,7 @@ def full(*_, **__):
 def test_a_picture_carries_its_drag_and_its_record(result, tmp_path):
     path = export.save_png(tmp_path / "new" / "cat.png", result)
 
-    task, record = DragTask.load(path), taskfile.record(path)
+    task, record = DragTask.load(path), read_record(path)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), result.image)
     np.testing.assert_array_equal(task.image, result.task.image)
     np.testing.assert_array_equal(task.mask, result.task.mask)
@@ -60,7 +60,7 @@ def test_a_picture_carries_its_drag_and_its_record(result, tmp_path):
 def test_a_picture_without_a_record_or_with_a_broken_drag_file_is_named(tmp_path, drag_task):
     plain, broken, text = (tmp_path / name for name in ("plain.png", "broken.png", "text.png"))
     Image.fromarray(drag_task.image).save(plain)
-    Image.fromarray(drag_task.image).save(broken, pnginfo=taskfile.provenance(b"no zip", {"a": 1}))
+    Image.fromarray(drag_task.image).save(broken, pnginfo=provenance(b"no zip", {"a": 1}))
     text.write_text("no picture")
 
     for path in (plain, broken, text):
@@ -68,8 +68,8 @@ def test_a_picture_without_a_record_or_with_a_broken_drag_file_is_named(tmp_path
             DragTask.load(path)
     for path in (plain, text, tmp_path / "none.png"):
         with pytest.raises(InputError, match="carries no record"):
-            taskfile.record(path)
-    assert taskfile.record(broken) == {"a": 1}
+            read_record(path)
+    assert read_record(broken) == {"a": 1}
 
 
 def test_a_gif_shows_all_frames_again_and_again_and_holds_the_last(frames, tmp_path):
