@@ -1,6 +1,6 @@
-"""The drag file: a picture, pairs of handle and target points, a mask, a prompt; the only file format.
+"""A drag task: a picture, pairs of handle and target points, a mask, a prompt; and its file, the only format.
 
-A folder or a zip with task.json, image.png and, where there is a mask, mask.png:
+A drag file is a folder or a zip with task.json, image.png and, where there is a mask, mask.png:
 
     {"schema": 1, "size": [512, 384], "pairs": [{"handle": [x, y], "target": [x, y]}], "prompt": "a cat"}
 
@@ -8,17 +8,14 @@ Points are in pixels of the upright picture, the centre of its top left pixel at
 A picture that an edit made may carry its drag file, as a zip in a chunk of its PNG, and a record of what made it.
 """
 
-import contextlib
 import io
 import json
 import math
 import os
 import shutil
-import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -30,15 +27,14 @@ from PIL import Image, ImageOps, PngImagePlugin
 from dragnb.errors import InputError, did_you_mean
 from dragnb.store import replacing
 
+SCHEMA = 1
+TASK_JSON, TASK_IMAGE, TASK_MASK = MEMBERS = ("task.json", "image.png", "mask.png")
+FIELDS = ("schema", "size", "pairs", "prompt", "name")
 PROMPT_WORDS = 60  # about what fits CLIP's 77 tokens
 MIN_SIDE = 16  # pixels; less has no content to drag
 MAX_PIXELS = 64_000_000
-WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # more than 8 bits a pixel
-SCHEMA = 1
-TASK_JSON, TASK_IMAGE, TASK_MASK = "task.json", "image.png", "mask.png"
-MEMBERS = (TASK_JSON, TASK_IMAGE, TASK_MASK)
-FIELDS = ("schema", "size", "pairs", "prompt", "name")
 MAX_BYTES = 512 * 2**20  # one unpacked member of a zip
+WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # more than 8 bits a pixel
 CHUNK = b"drAG"  # ancillary, private, and not to be copied by a program that changes the picture
 RECORD = "dragnb"  # the PNG's text with the record, as json
 
@@ -107,20 +103,20 @@ class DragTask:
     def load(cls, path: str | os.PathLike) -> "DragTask":
         """The task in a folder, a zip, or a PNG that the studio saved, checked; InputError names file and field."""
         path = Path(path)
-        with _opened_task(path) as folder:
-            data = _read_json(folder / TASK_JSON)
-            image = read_image(folder / TASK_IMAGE, TASK_IMAGE)
-            size = (image.shape[1], image.shape[0])
-            if tuple(data["size"]) != size:
-                want = "×".join(map(str, data["size"]))
-                raise InputError(f"task.json: size is {want}, {TASK_IMAGE} is {size[0]}×{size[1]}")
-            painted = (folder / TASK_MASK).exists()
-            mask = read_mask(folder / TASK_MASK, size, TASK_MASK) if painted else None
+        files = _read_files(path)
+        data = parse_task_json(files[TASK_JSON])
+        image = read_image(io.BytesIO(files[TASK_IMAGE]), TASK_IMAGE)
+        size = (image.shape[1], image.shape[0])
+        if tuple(data["size"]) != size:
+            want = "×".join(map(str, data["size"]))
+            raise InputError(f"{TASK_JSON}: size is {want}, {TASK_IMAGE} is {size[0]}×{size[1]}")
+        painted = files.get(TASK_MASK)
+        mask = None if painted is None else read_mask(io.BytesIO(painted), size, TASK_MASK)
         handles, targets = ([pair[end] for pair in data["pairs"]] for end in ("handle", "target"))
         try:
             return cls(image, handles, targets, mask, data.get("prompt", ""), data.get("name") or path.stem)
         except InputError as error:
-            raise InputError(f"task.json: {error}") from None
+            raise InputError(f"{TASK_JSON}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the task to a folder, or to a zip where `path` ends so; whole or not at all.
@@ -134,8 +130,7 @@ class DragTask:
                 with replacing(path) as temp:
                     temp.write_bytes(self.packed())
             else:
-                with _replacing_folder(path) as temp:
-                    self._write(temp)
+                _write_folder(path, self._files())
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"{path} cannot be written ({reason}); save the task elsewhere") from error
@@ -143,20 +138,23 @@ class DragTask:
 
     def packed(self) -> bytes:
         """The task as the bytes of a zip."""
-        with tempfile.TemporaryDirectory() as folder:
-            self._write(Path(folder))
-            return _pack(Path(folder))
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in self._files().items():
+                archive.writestr(name, content)
+        return packed.getvalue()
 
-    def _write(self, folder: Path) -> None:
+    def _files(self) -> dict[str, bytes]:
+        """The files of the drag file, by name."""
         pairs = [
             {"handle": _point(handle), "target": _point(target)}
             for handle, target in zip(self.handles, self.targets, strict=True)
         ]
         data = {"schema": SCHEMA, "size": list(self.size), "pairs": pairs, "prompt": self.prompt}
-        Image.fromarray(self.image).save(folder / TASK_IMAGE)
-        if self.mask is not None:
-            Image.fromarray(self.mask.astype(np.uint8) * 255).save(folder / TASK_MASK)
-        _write_json(folder / TASK_JSON, data | ({"name": self.name} if self.name else {}))
+        data |= {"name": self.name} if self.name else {}
+        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        files = {TASK_JSON: text.encode(), TASK_IMAGE: _png(self.image)}
+        return files if self.mask is None else files | {TASK_MASK: _png(self.mask.astype(np.uint8) * 255)}
 
 
 def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +166,7 @@ def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_image(image) -> None:
+    """InputError unless `image` is an array of uint8 RGB with sides that can be handled."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         is_array = isinstance(image, np.ndarray)
         have = f"{image.dtype} of shape {image.shape}" if is_array else type(image).__name__
@@ -175,12 +174,13 @@ def check_image(image) -> None:
     require_size(image.shape[1], image.shape[0], "image")
 
 
-def check_mask(mask, size: tuple[int, int]) -> np.ndarray:
+def check_mask(mask, size: tuple[int, int], field: str = "mask") -> np.ndarray:
+    """A mask as bool (height, width), a copy; InputError where it is not of `size` = (width, height)."""
     mask = np.asarray(mask)
     if mask.shape != (size[1], size[0]):
         have = f"{mask.shape[1]}×{mask.shape[0]}" if mask.ndim == 2 else f"of shape {mask.shape}"
         raise InputError(
-            f"mask is {have}, the picture {size[0]}×{size[1]}; paint the mask on the picture itself"
+            f"{field} is {have}, the picture {size[0]}×{size[1]}; paint the mask on the picture itself"
         )
     return np.array(mask != 0)
 
@@ -204,41 +204,26 @@ def _check_points(handles, targets, size) -> tuple[np.ndarray, np.ndarray]:
     if len(handles) == 0:
         raise InputError("pairs: there are none; pick at least one handle and its target")
     require_inside(handles, targets, size)
-    for k, (handle, target) in enumerate(zip(handles, targets, strict=True)):
-        if (handle == target).all():
-            raise InputError(
-                f"pairs[{k}]: handle and target are both {_point(handle)}; there is nothing to drag"
-            )
+    for k in np.flatnonzero((handles == targets).all(axis=1)):
+        both = _point(handles[k])
+        raise InputError(f"pairs[{k}]: handle and target are both {both}; there is nothing to drag")
     return handles, targets
 
 
 def require_inside(handles, targets, size: tuple[int, int]) -> None:
     """InputError names the first of the points (n, 2) that lies outside a picture of `size` = (width, height)."""
     last = np.array(size) - 1
-    for k, ends in enumerate(zip(handles, targets, strict=True)):
-        for end, point in zip(("handle", "target"), ends, strict=True):
-            if not ((point >= 0) & (point <= last)).all():  # NaN is outside too
-                raise InputError(
-                    f"pairs[{k}].{end} = {_point(point)} lies outside the {size[0]}×{size[1]} image: "
-                    f"x goes from 0 to {last[0]}, y from 0 to {last[1]}"
-                )
+    ends = np.stack([handles, targets], axis=1)
+    inside = ((ends >= 0) & (ends <= last)).all(axis=-1)  # NaN is outside too
+    for k, end in np.argwhere(~inside):
+        raise InputError(
+            f"pairs[{k}].{('handle', 'target')[end]} = {_point(ends[k, end])} lies outside the "
+            f"{size[0]}×{size[1]} image: x goes from 0 to {last[0]}, y from 0 to {last[1]}"
+        )
 
 
 def _point(xy) -> list[int | float]:
     return [int(v) if float(v).is_integer() else float(v) for v in xy]
-
-
-def _read_json(path: Path) -> dict:
-    """task.json as `parse_task_json` gives it, from the disk."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} does not exist; a task is a folder or zip with {', '.join(MEMBERS)}"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{TASK_JSON} cannot be read: {error}") from None
-    return parse_task_json(text)
 
 
 def parse_task_json(text: bytes) -> dict:
@@ -254,14 +239,14 @@ def parse_task_json(text: bytes) -> dict:
             raise InputError(f"{TASK_JSON}: {name} is missing")
     if data["schema"] != SCHEMA:
         raise InputError(f"{TASK_JSON}: schema = {data['schema']!r}; this version reads {SCHEMA}")
-    if not are_numbers(data["size"], 2):
+    if not is_xy(data["size"]):
         raise InputError(f"{TASK_JSON}: size = {data['size']!r} is not [width, height]")
     if not isinstance(data["pairs"], list):
         raise InputError(f"{TASK_JSON}: pairs = {data['pairs']!r} is not a list")
     for k, pair in enumerate(data["pairs"]):
         for end in ("handle", "target"):
             point = pair.get(end) if isinstance(pair, dict) else None
-            if not are_numbers(point, 2):
+            if not is_xy(point):
                 raise InputError(f"{TASK_JSON}: pairs[{k}].{end} = {point!r} is not [x, y]")
     return data
 
@@ -274,61 +259,65 @@ def parse_json(text: bytes, name: str):
         raise InputError(f"{name} cannot be read: {error}") from None
 
 
-def _write_json(path: Path, data: dict) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def are_numbers(value, n: int) -> bool:
-    """Is this a list of n finite numbers?"""
-    if not isinstance(value, (list, tuple)) or len(value) != n:
+def is_xy(value) -> bool:
+    """Is this a list of two finite numbers?"""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
         return False
     return all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in value)
 
 
-@contextlib.contextmanager
-def _opened_task(path: Path) -> Iterator[Path]:
-    """A task's folder: `path` itself, or a temporary one with what the zip, or a result's PNG, holds of it."""
+def _read_files(path: Path) -> dict[str, bytes]:
+    """The files of the drag file at `path`, by name: a folder, a zip, or an edit's PNG."""
     if path.is_dir():
-        yield path
-        return
-    if not path.exists():
+        try:
+            files = {name: (path / name).read_bytes() for name in MEMBERS if (path / name).exists()}
+        except OSError as error:
+            raise InputError(f"task: {path} cannot be read ({error})") from error
+    elif path.exists():
+        files = _unpacked(path)
+    else:
         raise InputError(f"task: {path} does not exist")
-    packed = _chunk(path) or path
+    for name in (TASK_JSON, TASK_IMAGE):
+        if name not in files:
+            parts = ", ".join(MEMBERS)
+            raise InputError(f"{name}: {path / name} does not exist; a task is a folder or zip with {parts}")
+    return files
+
+
+def _unpacked(path: Path) -> dict[str, bytes]:
+    """Only the task's own files, by their bare names, from the zip's top or its one folder."""
+    packed, _ = _carried(path)
+    packed = io.BytesIO(packed) if packed else path
     if not zipfile.is_zipfile(packed):
         raise InputError(
             f"task: {path} is neither a folder nor a whole zip file, nor a PNG that an edit made"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        _unpack(packed, path, Path(folder))
-        yield Path(folder)
-
-
-def _unpack(packed, path: Path, folder: Path) -> None:
-    """Only the task's own members, by their bare names, from the zip's top or its one folder."""
+    files = {}
     try:
         with zipfile.ZipFile(packed) as archive:
             for info in archive.infolist():
-                parts = Path(info.filename).parts
-                hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-                if not parts or hidden or parts[-1] not in MEMBERS or len(parts) > 2:
+                *folders, name = Path(info.filename).parts or ("",)
+                hidden = any(folder.startswith((".", "__MACOSX")) for folder in folders)
+                if name not in MEMBERS or hidden or len(folders) > 1:
                     continue
-                if (folder / parts[-1]).exists():
-                    raise InputError(f"{path} holds {parts[-1]} twice; one zip, one task")
+                if name in files:
+                    raise InputError(f"{path} holds {name} twice; one zip, one task")
                 if info.file_size > MAX_BYTES:
                     raise InputError(f"{path}: {info.filename} is larger than {MAX_BYTES // 2**20} MiB")
-                (folder / parts[-1]).write_bytes(archive.read(info))
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
+                files[name] = archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
         raise InputError(f"{path} cannot be unpacked ({error}); write the zip again") from error
+    return files
 
 
-def _chunk(path: Path) -> io.BytesIO | None:
-    """The drag file that a PNG carries; None where `path` is no such PNG."""
+def _carried(path: Path) -> tuple[bytes | None, str | None]:
+    """The drag file and the record's json that a PNG carries; None for what it does not carry, or is no PNG."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
-            found = dict(chunk[:2] for chunk in picture.private_chunks)
+            chunks = dict(chunk[:2] for chunk in picture.private_chunks)
+            return chunks.get(CHUNK), picture.info.get(RECORD)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
-    return io.BytesIO(found[CHUNK]) if CHUNK in found else None
+        return None, None
 
 
 def provenance(packed: bytes, record: dict) -> PngImagePlugin.PngInfo:
@@ -339,65 +328,35 @@ def provenance(packed: bytes, record: dict) -> PngImagePlugin.PngInfo:
     return info
 
 
-def read_record(path: Path) -> dict:
+def read_record(path: str | os.PathLike) -> dict:
     """The record in a PNG that an edit made: settings, seed, model and its hash, versions, and where it began."""
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return json.loads(picture.info[RECORD])
-    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
-        raise InputError(f"{path} is no PNG that an edit made: it carries no record") from None
+    _, record = _carried(Path(path))
+    if record is None:
+        raise InputError(f"{path} is no PNG that an edit made: it carries no record")
+    return parse_json(record.encode(), f"{path}: the record")
 
 
-def _pack(folder: Path) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in MEMBERS:
-            if (folder / name).exists():
-                archive.write(folder / name, name)
-    return packed.getvalue()
-
-
-@contextlib.contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of the task at `path` when the block succeeds.
-
-    Other files in the old folder are kept. The old task steps aside for one rename only; if the block
-    raises, or that rename fails, it is back.
-    """
-    _require_ours(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    aside = temp.with_suffix(".old")
-    try:
-        yield temp
-        temp.chmod(0o777 & ~_umask())
-        if path.exists():
-            for other in path.iterdir():
-                if other.name not in MEMBERS:
-                    (shutil.copytree if other.is_dir() else shutil.copy2)(other, temp / other.name)
-            os.replace(path, aside)
-        try:
-            os.replace(temp, path)
-        except OSError:
-            if aside.exists():
-                os.replace(aside, path)
-            raise
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _require_ours(path: Path) -> None:
+def _write_folder(path: Path, files: dict[str, bytes]) -> None:
+    """Put the task in the place of the one in a folder, whose other files are kept."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; a task is saved to a folder or to a name that ends in .zip")
     if path.is_dir() and any(path.iterdir()) and not (path / TASK_JSON).exists():
         raise InputError(f"{path} is a folder with other things in it; save the task to a new one")
+    with replacing(path) as temp:
+        if path.exists():
+            shutil.copytree(path, temp, symlinks=True)
+            for name in MEMBERS:
+                (temp / name).unlink(missing_ok=True)
+        else:
+            temp.mkdir()
+        for name, content in files.items():
+            (temp / name).write_bytes(content)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def read_image(path: str | os.PathLike | BinaryIO, field: str = "image") -> np.ndarray:
@@ -428,10 +387,7 @@ def read_mask(path: str | os.PathLike | BinaryIO, size: tuple[int, int], field: 
         else:
             rgba = np.array(picture.convert("RGBA"))
             mask = rgba[..., :3].any(-1) & (rgba[..., 3] > 0)
-    if (mask.shape[1], mask.shape[0]) != tuple(size):
-        have, want = f"{mask.shape[1]}×{mask.shape[0]}", f"{size[0]}×{size[1]}"
-        raise InputError(f"{field} is {have}, the picture {want}; paint the mask on the picture itself")
-    return mask
+    return check_mask(mask, size, field)
 
 
 def require_size(width: int, height: int, field: str) -> None:

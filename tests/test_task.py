@@ -3,12 +3,12 @@
 import json
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dragnb import task as task_module
 from dragnb.errors import InputError
 from dragnb.task import DragTask, pair_up, read_image, read_mask
 
@@ -119,12 +119,15 @@ def test_clicks_are_paired_in_turn():
 def test_saving_again_replaces_the_task_and_keeps_other_files(tmp_path):
     folder = a_task().save(tmp_path / "task")
     (folder / "result.png").write_bytes(b"mine")
+    (folder / "older").mkdir()
+    (folder / "older" / "mask.png").write_bytes(b"mine too")
 
     a_task(mask=None, prompt="new").save(folder)
 
     assert DragTask.load(folder).prompt == "new"
     assert DragTask.load(folder).mask is None, "the old mask went with the old task"
     assert (folder / "result.png").read_bytes() == b"mine"
+    assert (folder / "older" / "mask.png").read_bytes() == b"mine too"
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -135,7 +138,7 @@ def test_a_save_that_fails_half_way_leaves_the_old_task(tmp_path, monkeypatch, n
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(task_module, "_write_json", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(
         InputError, match=r"cannot be written \(No space left on device\); save the task else"
     ):
@@ -153,7 +156,7 @@ def test_a_rename_that_fails_puts_the_old_task_back(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         replace(source, target)
 
-    monkeypatch.setattr(task_module.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(InputError, match="Permission denied"):
         a_task(prompt="new").save(path)
 

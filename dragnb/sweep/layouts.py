@@ -21,7 +21,7 @@ from dragnb.sweep import archive
 from dragnb.task import (
     TASK_IMAGE,
     TASK_JSON,
-    are_numbers,
+    is_xy,
     pair_up,
     parse_json,
     parse_task_json,
@@ -109,7 +109,7 @@ def _pairs(fields: dict, source: str) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(points, (list, tuple)) or not points:
         raise InputError(f"{source}: points are not a list of [x, y]")
     for k, point in enumerate(points):
-        if not are_numbers(point, 2):
+        if not is_xy(point):
             raise InputError(f"{source}: points[{k}] is not [x, y]")
     return pair_up(points)
 
