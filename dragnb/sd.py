@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dragnb import checkpoints, cores, ddim, weights
+from dragnb import checkpoints, cores, ddim
 from dragnb.errors import InputError
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
@@ -94,8 +94,8 @@ def load(
     key = (str(source.path), str(source.config), str(where), weights_dtype, low_memory, source.stamp())
     with _loading:  # of two threads that ask for one model, one reads it
         if key not in _loaded:
-            with memory_errors("the size of the model, or dtype='fp16'"), weights.quiet():
-                parts = weights.read_parts(source, weights_dtype)
+            with memory_errors("the size of the model, or dtype='fp16'"), checkpoints.quiet():
+                parts = checkpoints.read_parts(source, weights_dtype)
                 said = dict(name=str(model), hash=source.hash(), low_memory=low_memory)
                 _loaded[key] = assemble(*parts, device=where, dtype=weights_dtype, **said)
         _loaded.move_to_end(key)
@@ -138,7 +138,7 @@ def assemble(
     return Model(
         unet, vae, text_encoder, tokenizer, scheduler.alphas_cumprod.float().cpu(), prediction,
         float(vae.config.scaling_factor), device, dtype, name,
-        hash or weights.hash_modules(unet, vae, text_encoder), int(unet.config.sample_size) * pixels_per_cell(vae),
+        hash or checkpoints.hash_modules(unet, vae, text_encoder), int(unet.config.sample_size) * pixels_per_cell(vae),
         low_memory,
     )  # fmt: skip
 
