@@ -66,20 +66,23 @@ def resolve(model: str | os.PathLike, config: str | os.PathLike | None = None) -
     if text == "clay":
         return _folder(clay_folder(), "clay")
     if text.lower().endswith(PICKLES):
-        raise InputError(f"model = {text!r} is a pickle and is refused: {CONVERT}")
+        raise _refusal(text, f"is a pickle and is refused: {CONVERT}")
     if path.is_dir():
         return _folder(path, text)
     if path.is_file() or text.endswith(".safetensors"):
         return _single_file(path, config)
     if path.is_absolute() or text.startswith("."):
-        raise InputError(f"model = {text!r}: there is no such folder; has it been moved?")
+        raise _refusal(text, "is gone: there is no such folder; has it been moved?")
     hub_id = HUB_NAMES.get(text, text)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-        raise InputError(
-            f"model = {text!r} is unknown{did_you_mean(text, ['clay', *HUB_NAMES])}; or a hub id 'owner/name', a "
-            "diffusers folder, a .safetensors file"
-        )
+        nearest = did_you_mean(text, ["clay", *HUB_NAMES])
+        others = "or a hub id 'owner/name', a diffusers folder, a .safetensors file"
+        raise _refusal(text, f"is unknown{nearest}; {others}")
     return _folder(download(hub_id, CONFIG_FILES + WEIGHT_FILES), text)
+
+
+def _refusal(model, why: str) -> InputError:
+    return InputError(f"model = {str(model)!r} {why}")
 
 
 def side(model: str | os.PathLike) -> int | None:
@@ -109,10 +112,9 @@ def clay_folder() -> Path:
     for root in roots:
         if (root / "clay" / "model_index.json").exists():
             return root / "clay"
-    raise InputError(
-        f"model = 'clay': no model_index.json under {' or '.join(str(r / 'clay') for r in roots)}; work from a "
-        "clone of the repository, or set DRAGNB_MODELS to the folder that holds clay/"
-    )
+    places = " or ".join(str(root / "clay") for root in roots)
+    remedy = "work from a clone of the repository, or set DRAGNB_MODELS to the folder that holds clay/"
+    raise _refusal("clay", f"is missing: no model_index.json under {places}; {remedy}")
 
 
 def download(hub_id: str, patterns: list[str]) -> Path:
@@ -120,52 +122,39 @@ def download(hub_id: str, patterns: list[str]) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
+    options = {"allow_patterns": patterns, "ignore_patterns": SKIPPED_FILES}
     try:
-        return Path(
-            huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=SKIPPED_FILES)
-        )  # fmt: skip
+        return Path(huggingface_hub.snapshot_download(hub_id, **options))
     except errors.GatedRepoError as error:
-        raise InputError(
-            f"model = {hub_id!r} asks for a licence: accept it on its page, then `hf auth login`"
-        ) from error
+        raise _refusal(hub_id, "asks for a licence: accept it on its page, then `hf auth login`") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise InputError(f"model = {hub_id!r} is not on the hub; check the spelling of owner/name") from error
-    except (
-        Exception
-    ) as error:  # every network stack has its own: no connection, time-out, proxy, offline mode
-        raise InputError(
-            f"model = {hub_id!r} is not in the local cache and cannot be downloaded ({type(error).__name__}); connect "
-            "to the network, or use model='clay' or a local folder"
-        ) from error
+        raise _refusal(hub_id, "is not on the hub; check the spelling of owner/name") from error
+    except Exception as error:
+        # Every network stack has its own: no connection, time-out, proxy, offline mode.
+        why = f"is not in the local cache and cannot be downloaded ({type(error).__name__})"
+        remedy = "connect to the network, or use model='clay' or a local folder"
+        raise _refusal(hub_id, f"{why}; {remedy}") from error
 
 
 def _folder(path: Path, name: str) -> Source:
     """Check a diffusers folder by its index and the U-Net's config, and that its weights are safetensors."""
     if not (path / "model_index.json").exists():
-        raise InputError(
-            f"model = {name!r}: the folder holds no model_index.json; give a diffusers folder with unet/, vae/, "
-            "text_encoder/, tokenizer/ and scheduler/"
-        )
+        parts = "unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
+        raise _refusal(name, f"holds no model_index.json; give a diffusers folder with {parts}")
     index = read_json(path / "model_index.json")
-    kind = index.get("_class_name", "?")
     listed = {key for key, value in index.items() if isinstance(value, list) and value and value[0]}
     if "unet" not in listed or listed & {"transformer", "text_encoder_2", "image_encoder"}:
-        raise InputError(
-            f"model = {name!r} is a {kind}; only the Stable Diffusion 1 family (U-Net, one CLIP) is served"
-        )
+        kind = index.get("_class_name", "?")
+        raise _refusal(name, f"is a {kind}; only the Stable Diffusion 1 family (U-Net, one CLIP) is served")
     for part in (*PARTS, "tokenizer", "scheduler"):
         if not (path / part).is_dir():
-            raise InputError(f"model = {name!r}: the part {part}/ is missing; download the model again")
+            raise _refusal(name, f"is not whole: the part {part}/ is missing; download the model again")
     check_unet(read_json(path / "unet" / "config.json"), name)
     for part in PARTS:
         if not weight_files(path / part):
             pickled = any(f.suffix in PICKLES for f in (path / part).iterdir())
-            why = (
-                f"only has pickled weights: {CONVERT}"
-                if pickled
-                else "has no .safetensors weights; download it again"
-            )
-            raise InputError(f"model = {name!r}: {part}/ {why}")
+            remedy = f"only has pickled weights: {CONVERT}" if pickled else "has none; download it again"
+            raise _refusal(name, f"has no .safetensors weights: {part}/ {remedy}")
     return Source(path.resolve())
 
 
@@ -173,16 +162,14 @@ def check_unet(config: dict, name: str) -> None:
     """Refuse U-Nets that the method does not serve, by their config: inpainting, SDXL, other classes."""
     channels, kind = config.get("in_channels", 4), config.get("_class_name", "UNet2DConditionModel")
     if kind != "UNet2DConditionModel" or config.get("addition_embed_type") or config.get("class_embed_type"):
-        raise InputError(
-            f"model = {name!r}: its U-Net is not Stable Diffusion 1's ({kind}); SDXL and others are not served"
+        raise _refusal(
+            name, f"is no Stable Diffusion 1: its U-Net is a {kind}; SDXL and others are not served"
         )
     if channels != 4 or config.get("out_channels", 4) != 4:
-        raise InputError(
-            f"model = {name!r}: its U-Net reads {channels} channels, so it is an inpainting or editing model; "
-            "use a plain text-to-image Stable Diffusion 1"
-        )
+        kind = f"has a U-Net of {channels} channels, so it is an inpainting or editing model"
+        raise _refusal(name, f"{kind}; use a plain text-to-image Stable Diffusion 1")
     if len(config.get("up_block_types", ())) != 4:
-        raise InputError(f"model = {name!r}: its U-Net has not four up blocks; use a Stable Diffusion 1")
+        raise _refusal(name, "has a U-Net without four up blocks; use a Stable Diffusion 1")
 
 
 def _single_file(path: Path, config) -> Source:
@@ -190,28 +177,20 @@ def _single_file(path: Path, config) -> Source:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise InputError(f"model = {str(path)!r}: there is no such file")
+        raise _refusal(path, "is missing: there is no such file")
     try:
         with safe_open(path, "pt") as file:
             shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise InputError(
-            f"model = {str(path)!r} is no readable .safetensors file ({error}); download it again"
-        ) from error
+        raise _refusal(path, f"is no readable .safetensors file ({error}); download it again") from error
     first = shapes.get("model.diffusion_model.input_blocks.0.0.weight")
     if first is None or any(k.startswith("conditioner.") for k in shapes):
         family = "SDXL" if first else "a LoRA, a part of a model, or a transformer (SD 3, Flux, DiT)"
-        raise InputError(
-            f"model = {str(path)!r} looks like {family}; give a whole Stable Diffusion 1 checkpoint"
-        )
+        raise _refusal(path, f"looks like {family}; give a whole Stable Diffusion 1 checkpoint")
     if first[1] != 4:
-        raise InputError(
-            f"model = {str(path)!r} reads {first[1]} channels: an inpainting model; use a plain one"
-        )
+        raise _refusal(path, f"reads {first[1]} channels: an inpainting model; use a plain one")
     if any(k.startswith("cond_stage_model.model.") for k in shapes):
-        raise InputError(
-            f"model = {str(path)!r} is a Stable Diffusion 2 file; convert it to a diffusers folder"
-        )
+        raise _refusal(path, "is a Stable Diffusion 2 file; convert it to a diffusers folder")
     folder = Path(config) if config else download(HUB_NAMES["sd15"], CONFIG_FILES)
     return Source(path.resolve(), folder.resolve())
 
@@ -224,9 +203,7 @@ def _identity(config: Path) -> dict:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors that `from_pretrained` reads in a part's folder: no fp16 or non-EMA twins."""
-    return sorted(
-        f for f in folder.glob("*.safetensors") if ".fp16." not in f.name and "non_ema" not in f.name
-    )
+    return sorted(f for f in folder.glob("*.safetensors") if not re.search(r"\.fp16\.|non_ema", f.name))
 
 
 @functools.lru_cache(maxsize=64)
@@ -253,9 +230,7 @@ def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"model: {path} cannot be read as JSON ({error}); download the model again"
-        ) from error
+        raise InputError(f"model: {path} is no readable JSON ({error}); download the model again") from error
 
 
 @contextlib.contextmanager
@@ -279,44 +254,41 @@ def quiet():
 
 def read_parts(source: Source, dtype: torch.dtype):
     """(unet, vae, text_encoder, tokenizer, scheduler) of a checked source, on the CPU."""
-    import diffusers
-    import transformers
     from safetensors import SafetensorError
 
-    if source.config:
-        pipe = diffusers.StableDiffusionPipeline.from_single_file(
-            str(source.path),
-            config=str(source.config),
-            local_files_only=True,
-            safety_checker=None,
-            **_as(dtype),
-        )
-        return pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _ddim(diffusers, pipe.scheduler.config)
-    root = source.path
+    try:
+        return _read_file(source, dtype) if source.config else _read_folder(source.path, dtype)
+    except (torch.OutOfMemoryError, InputError):
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"model: {source.path} cannot be loaded ({error}); download it again") from error
+
+
+def _read_file(source: Source, dtype: torch.dtype):
+    from diffusers import StableDiffusionPipeline
+
+    options = {"config": str(source.config), "local_files_only": True, "safety_checker": None}
+    pipe = StableDiffusionPipeline.from_single_file(str(source.path), **options, **_as(dtype))
+    return pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _scheduler(pipe.scheduler.config)
+
+
+def _read_folder(root: Path, dtype: torch.dtype):
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     kind = read_json(root / "vae" / "config.json").get("_class_name", "AutoencoderKL")
     if kind not in ("AutoencoderKL", "AutoencoderTiny"):
         raise InputError(f"model: its autoencoder is a {kind}; use AutoencoderKL or AutoencoderTiny")
-    options = {"local_files_only": True, "use_safetensors": True}
-    try:
-        unet = diffusers.UNet2DConditionModel.from_pretrained(root, subfolder="unet", **_as(dtype), **options)
-        vae = getattr(diffusers, kind).from_pretrained(root, subfolder="vae", **_as(torch.float32), **options)
-        text = transformers.CLIPTextModel.from_pretrained(
-            root, subfolder="text_encoder", dtype=torch.float32, **options
-        )  # fmt: skip
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(
-            root, subfolder="tokenizer", local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise InputError(f"model: {root} cannot be loaded ({error}); download it again") from error
-    return (
-        unet,
-        vae,
-        text,
-        tokenizer,
-        _ddim(diffusers, read_json(root / "scheduler" / "scheduler_config.json")),
-    )
+
+    def read(part_class, part, **options):
+        return part_class.from_pretrained(root, subfolder=part, local_files_only=True, **options)
+
+    safe = {"use_safetensors": True}
+    unet = read(diffusers.UNet2DConditionModel, "unet", **safe, **_as(dtype))
+    vae = read(getattr(diffusers, kind), "vae", **safe, **_as(torch.float32))
+    text_encoder = read(CLIPTextModel, "text_encoder", **safe, dtype=torch.float32)
+    betas = read_json(root / "scheduler" / "scheduler_config.json")
+    return unet, vae, text_encoder, read(CLIPTokenizer, "tokenizer"), _scheduler(betas)
 
 
 def _as(dtype: torch.dtype) -> dict:
@@ -324,14 +296,10 @@ def _as(dtype: torch.dtype) -> dict:
     return {"torch_dtype": dtype}
 
 
-def _ddim(diffusers, config):
+def _scheduler(config: Mapping):
     """A scheduler with the model's own betas and prediction type; only these are read from it."""
-    names = (
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "num_train_timesteps",
-        "prediction_type",
-        "trained_betas",
-    )
-    return diffusers.DDIMScheduler(**{k: config[k] for k in names if config.get(k) is not None})
+    from diffusers import DDIMScheduler
+
+    betas = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "num_train_timesteps")
+    names = (*betas, "prediction_type")
+    return DDIMScheduler(**{k: config[k] for k in names if config.get(k) is not None})
