@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import joblib
 import torch
 
-from dragnb import checkpoints, cores, ddim
+from dragnb import checkpoints, ddim
 from dragnb.errors import InputError
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
 KEPT_MODELS = 2  # how many loaded models a process keeps
+THREADS_CHOSEN_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +92,7 @@ def load(
     where = pick_device(device)
     weights_dtype = pick_dtype(dtype, where)
     if where.type == "cpu":
-        cores.fit_threads()
+        _fit_threads()
     source = checkpoints.resolve(model, config)
     key = (str(source.path), str(source.config), str(where), weights_dtype, low_memory, source.stamp())
     with _loading:  # of two threads that ask for one model, one reads it
@@ -102,6 +105,17 @@ def load(
         while len(_loaded) > KEPT_MODELS:
             _loaded.popitem(last=False)
         return _loaded[key]
+
+
+def _fit_threads() -> None:
+    """Lower torch's threads to the cores that this process may use, unless the environment chose their number.
+
+    torch counts the machine's cores. In a container with a share of them its threads wait for each other: more of
+    them than the share pays for make every product slower.
+    """
+    usable = joblib.cpu_count()
+    if usable < torch.get_num_threads() and not any(map(os.environ.get, THREADS_CHOSEN_BY)):
+        torch.set_num_threads(usable)
 
 
 def assemble(

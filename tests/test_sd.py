@@ -37,6 +37,29 @@ def test_of_two_threads_that_ask_for_one_model_one_reads_it(folder):
     assert one is other
 
 
+@pytest.mark.parametrize(
+    ("usable", "chosen", "environment", "threads"),
+    [(2, 4, None, 2), (1, 4, None, 1), (8, 4, None, 4), (2, 1, None, 1), (1, 4, "4", 4)],
+    ids=["a share", "one core", "all cores", "fewer are chosen in torch", "the environment chooses"],
+)
+@pytest.mark.parametrize("variable", sd.THREADS_CHOSEN_BY)
+def test_loading_lowers_torchs_threads_to_the_cores_it_may_use(
+    smoke_folder, monkeypatch, variable, usable, chosen, environment, threads
+):
+    for name in sd.THREADS_CHOSEN_BY:
+        monkeypatch.delenv(name, raising=False)
+    if environment:
+        monkeypatch.setenv(variable, environment)
+    numbers = [chosen]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: numbers[-1])
+    monkeypatch.setattr(torch, "set_num_threads", numbers.append)
+    monkeypatch.setattr(sd.joblib, "cpu_count", lambda: usable)
+
+    sd.load(str(smoke_folder), device="cpu")
+
+    assert numbers[-1] == threads
+
+
 def test_a_folder_that_is_gone_is_said_to_be_gone(folder):
     sd.load(str(folder), device="cpu")
     shutil.rmtree(folder)
