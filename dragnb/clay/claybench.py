@@ -9,7 +9,10 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from dragnb.clay.kinds import FAMILIES
+from dragnb.clay.oracle import figures
 from dragnb.clay.scene import RESERVED_SEED
 from dragnb.clay.tasks import EDITS, ClayTask, task, task_name
 from dragnb.task import DragTask
@@ -52,6 +55,15 @@ class Entry:
     def task(self) -> DragTask:
         """The drag task alone, as an edit takes it."""
         return self.clay.task
+
+    def truth(self, image: np.ndarray) -> dict:
+        """What the clay world knows of an edit: where its content went, how near it is to the true picture."""
+        return figures(self.clay, image)
+
+    @property
+    def truth_image(self) -> np.ndarray:
+        """The true picture after the drag, (256, 256, 3) uint8."""
+        return self.clay.picture_after
 
 
 def bench() -> tuple[Entry, ...]:

@@ -12,6 +12,7 @@ from dragnb.clay.tasks import ClayTask
 from dragnb.clay.truth import place_of
 
 _COARSE, _FINE, _ROUNDS = 17, 5, 2
+_HIGHEST_PSNR = 99.0  # dB: where nothing differs, a figure that a mean and a JSON file can hold
 _SIZE = 128  # pictures are compared at half resolution: the autoencoder's loss of detail must not decide
 
 
@@ -63,6 +64,19 @@ def locate(clay: ClayTask, edited) -> Verdict:
     left = np.hypot(*(there - clay.task.targets).T)
     moved = float(gone.ravel() @ ways.ravel() / (ways.ravel() @ ways.ravel()))
     return Verdict(float(best), there[0], moved, float(left.mean()), there, left, cost(best) ** 0.5)
+
+
+def figures(clay: ClayTask, image) -> dict:
+    """What the truth says of an edit (uint8, 256 px), by the names of `summary.METRICS`: its verdict, and the PSNR
+    against the true picture, at most 99 dB."""
+    verdict = locate(clay, image)
+    error = np.square((np.asarray(image, np.float64) - clay.picture_after) / 255).mean()
+    return {
+        "oracle_distance": verdict.distance,
+        "moved": verdict.moved,
+        "oracle_residual": verdict.residual,
+        "truth_psnr": float(min(-10 * np.log10(error), _HIGHEST_PSNR)) if error else _HIGHEST_PSNR,
+    }
 
 
 def places(clay: ClayTask, scene) -> np.ndarray:

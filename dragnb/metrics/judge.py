@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dragnb import metrics
-from dragnb.clay.oracle import locate
-from dragnb.clay.tasks import ClayTask
-from dragnb.errors import InputError
+from dragnb.errors import InputError, did_you_mean
 from dragnb.metrics import dift, lpips
 from dragnb.metrics.tables import (
     HIGHEST_PSNR,
@@ -94,14 +93,22 @@ class Judge:
             "versions": versions(),
         }
 
-    def __call__(self, image: np.ndarray, task: DragTask, name: str, truth: ClayTask | None = None) -> dict:
+    def __call__(
+        self,
+        image: np.ndarray,
+        task: DragTask,
+        name: str,
+        truth: Callable[[np.ndarray], dict] | None = None,
+        truth_image: np.ndarray | None = None,
+    ) -> dict:
         """The figures of METRICS, all of them: None where there is none, and numbers or a list of numbers else.
 
-        image  the edited picture, uint8, of the task's size
-        name   the sample's own; the noise of the matching is drawn from its hash
-        truth  the clay task that `task` is of
+        image        the edited picture, uint8, of the task's size
+        name         the sample's own; the noise of the matching is drawn from its hash
+        truth        what a sample knows of its outcome, where it knows any: from the edit to figures of METRICS
+        truth_image  the true picture after the drag, uint8, of the task's size
 
-        Raises InputError for a picture of another size or kind, or a name that is empty.
+        Raises InputError for a picture of another size or kind, a name that is empty, or a truth of unknown figures.
         """
         check_image(image)
         if image.shape != task.image.shape:
@@ -109,14 +116,12 @@ class Judge:
             raise InputError(f"image is {have}, the task's picture {want}; scale it back first")
         if not isinstance(name, str) or not name:
             raise InputError(f"name = {name!r}: the noise is drawn from it; give the sample's own")
-        if truth is not None and not np.array_equal(truth.task.handles, task.handles):
-            raise InputError(
-                f"truth: it is of the task {truth.task.name!r}, whose handles are not this task's"
-            )
+        known = {} if truth is None else _checked(truth, image)
         figures = dict.fromkeys(METRICS)
-        figures |= self._distances(image, task, name) | self._likeness(image, task)
-        if truth is not None:
-            figures |= self._truth(image, truth)
+        figures |= self._distances(image, task, name) | self._likeness(image, task) | known
+        weights = None if truth_image is None else self._weights()
+        if weights is not None:
+            figures["truth_if"] = metrics.image_fidelity(truth_image, image, weights)
         return figures
 
     def _distances(self, image, task, name):
@@ -154,18 +159,6 @@ class Judge:
                     pasted = np.where(part[..., None], image, task.image)
                     figures[key] = metrics.image_fidelity(task.image, pasted, weights)
         return figures
-
-    def _truth(self, image, clay):
-        verdict, weights = locate(clay, image), self._weights()
-        return {
-            "oracle_distance": verdict.distance,
-            "moved": verdict.moved,
-            "oracle_residual": verdict.residual,
-            "truth_psnr": _psnr(image, clay.picture_after),
-            "truth_if": None
-            if weights is None
-            else metrics.image_fidelity(clay.picture_after, image, weights),
-        }
 
     def _model(self):
         model = dift.load(self.matcher)
@@ -216,6 +209,19 @@ class Judge:
         while len(_maps) > KEPT_MAPS:
             _maps.popitem(last=False)
         return maps
+
+
+def _checked(truth, image) -> dict:
+    """What a sample's own truth says of an edit; InputError where that is no dict of figures of METRICS."""
+    if not callable(truth):
+        raise InputError(f"truth is a {type(truth).__name__}; give a callable, from the edit to its figures")
+    figures = truth(image)
+    if not isinstance(figures, dict):
+        raise InputError(f"truth gave a {type(figures).__name__}; wanted is a dict of figures of METRICS")
+    for key in figures:
+        if key not in METRICS:
+            raise InputError(f"truth gave {key!r}, which METRICS has not{did_you_mean(str(key), METRICS)}")
+    return figures
 
 
 def _psnr(a, b, mask=None) -> float:

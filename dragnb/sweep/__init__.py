@@ -92,9 +92,10 @@ def run(
 ) -> Iterator[Progress]:
     """Do what is still to be done of samples × settings; yields a Progress for every record that is added to `out`.
 
-    samples   with `name`, `category`, `task()` and perhaps `clay`, the truth: `dragbench.Sample`, ClayBench's `Entry`
+    samples   with `name`, `category`, `task()`: `dragbench.Sample`, ClayBench's `Entry`. One whose outcome is known
+              has `truth`, a callable (image) -> dict of figures, and `truth_image`, the picture that would be right
     settings  name -> Settings, or a callable (sample, model, store) -> uint8 picture, to stand beside them
-    score     callable (image, task, name, truth) -> flat dict, the record's `metrics`; a `score.Judge`
+    score     callable (image, task, name, truth, truth_image) -> flat dict, the record's `metrics`: `score.Judge`
     jobs      processes; each loads the model. Above 1, and with a client, all must be importable from modules
     client    a `distributed.Client`: one task a sample on its workers, each taking `resources`, like {"GPU": 1}
     store     a cache that is kept; by default each sample's is deleted when the sample is done

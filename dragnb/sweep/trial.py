@@ -38,8 +38,8 @@ class Plan:
     settings  name -> Settings, or a callable (sample, model, store) -> uint8 picture of the sample's size
     told      name -> what the setting is, as plain values, and `judge` what the score is: both said once, at the start
     model     as `sd.load` takes it; `hash` is that of its weights
-    score     callable (image, task, name, truth) -> flat dict of numbers, lists of them or None; None scores nothing.
-              truth is the sample's `clay`, or None
+    score     callable (image, task, name, truth, truth_image) -> flat dict of numbers, lists of them or None; None
+              scores nothing. The last two are the sample's own, each None where it has none
     work      folder for the caches of samples in work; None: temporary folders of the machine's own
     store     folder of a cache that is kept, instead
     threads   of torch in a process: the bits of a result may hang on it, and on nothing else of where it was made
@@ -88,7 +88,8 @@ def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
         model = sd.load(plan.model)
         if model.hash != plan.hash:
             raise InputError(f"model = {plan.model!r}: here it has other weights than where the run began")
-        task, truth = unit.sample.task(), getattr(unit.sample, "clay", None)
+        task = unit.sample.task()
+        truth = tuple(getattr(unit.sample, name, None) for name in ("truth", "truth_image"))
         digest = digest_of(task)
         if unit.digest not in (None, digest):
             raise InputError(f"{unit.sample.name} has changed since its first records; give another folder")
@@ -158,7 +159,7 @@ def _trial(plan: Plan, unit: Unit, name: str, model, store: Store, task, truth):
             image = _of_size(thing(sample, model, store), task)
         timings["score"] = -time.perf_counter()
         if plan.score is not None:
-            record["metrics"] = _flat(plan.score(image, task, sample.name, truth), "the score")
+            record["metrics"] = _flat(plan.score(image, task, sample.name, *truth), "the score")
         timings["score"] = round(timings["score"] + time.perf_counter(), 4)
     except Exception as error:
         record |= {"metrics": {}, "drag": {}, "error": said(error)}

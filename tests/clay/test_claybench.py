@@ -12,6 +12,7 @@ from dragnb.clay.kinds import FAMILIES
 from dragnb.clay.oracle import locate
 from dragnb.clay.scene import RESERVED_SEED
 from dragnb.clay.tasks import EDITS, MAX_DRAG, MIN_APART, MIN_DRAG
+from dragnb.summary import HIGHEST_PSNR, METRICS
 
 DRAWN = {  # entry -> handles, targets, mean colour before and after, as version 1 draws them
     0: ([[144.92, 120.05]], [[175.24, 120.05]], [215.36, 180.93, 175.02], [215.37, 180.94, 174.98]),
@@ -108,6 +109,17 @@ def test_the_first_pair_is_the_one_the_oracle_follows(entries):
     assert len(clay_task.task.handles) == 2
     assert locate(clay_task, clay_task.picture_after).distance < 1.5
     assert locate(clay_task, clay_task.task.image).moved == pytest.approx(0, abs=0.05)
+
+
+def test_an_entry_brings_the_truth_that_a_judge_asks_for(entries):
+    entry = pickle.loads(pickle.dumps(entries[1]))
+
+    true, still = entry.truth(entry.truth_image), entry.truth(entry.task().image)
+
+    assert true.keys() == still.keys() <= METRICS.keys()
+    assert true["moved"] == pytest.approx(1, abs=0.05) and true["truth_psnr"] == HIGHEST_PSNR
+    assert still["moved"] == pytest.approx(0, abs=0.05) and still["truth_psnr"] < 40
+    assert still["oracle_distance"] == locate(entry.clay, entry.task().image).distance
 
 
 def test_a_moving_surface_too_small_for_more_pairs_is_passed_over(monkeypatch):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from dragnb import metrics
 from dragnb.clay import task as clay_task
+from dragnb.clay.claybench import Entry
 from dragnb.errors import InputError
 from dragnb.metrics import dift, lpips
 from dragnb.metrics import judge as score
@@ -180,11 +181,12 @@ def test_without_the_variants_the_published_figures_are_the_same(judge, two):
 
 
 def test_the_truth_marks_itself_best_and_no_edit_as_unmoved(judge):
-    clay = clay_task(830_003, "mushroom", "bend", pairs=2)
-    length = np.linalg.norm(clay.task.targets - clay.task.handles, axis=1).mean()
+    entry = Entry(830_003, "mushroom", "bend", pairs=2)
+    task, truth = entry.task(), entry.truth
+    length = np.linalg.norm(task.targets - task.handles, axis=1).mean()
 
-    true = judge(clay.picture_after, clay.task, "true", clay)
-    still = judge(clay.task.image, clay.task, "still", clay)
+    true = judge(entry.truth_image, task, "true", truth)
+    still = judge(task.image, task, "still", truth)
 
     assert true["oracle_distance"] < 1.5 and true["moved"] == pytest.approx(1, abs=0.05)
     assert still["oracle_distance"] == pytest.approx(length, abs=1.5) and still["moved"] == pytest.approx(
@@ -192,8 +194,29 @@ def test_the_truth_marks_itself_best_and_no_edit_as_unmoved(judge):
     )
     assert true["truth_psnr"] == still["rest_psnr"] == score.HIGHEST_PSNR
     assert still["truth_psnr"] < 40 and still["oracle_residual"] < 3
-    ruined = judge(255 - clay.task.image, clay.task, "ruined", clay)
+    assert still["truth_psnr"] == pytest.approx(metrics.psnr(task.image, entry.truth_image))
+    assert true["truth_if"] is None, "no picture was given to compare with"
+    ruined = judge(255 - task.image, task, "ruined", truth)
     assert ruined["oracle_residual"] > 30, "like no pose of this scene"
+
+
+def test_likeness_to_the_true_picture_is_that_of_the_metric(judge, two, random_weights):
+    task, image = two
+    judge = score.Judge(judge.matcher, 81, 3, 1, variants=False)
+
+    figures = judge(image, task, "cat", truth_image=task.image)
+
+    assert figures["truth_if"] == figures["if"] == metrics.image_fidelity(task.image, image, lpips.load())
+    assert judge(image, task, "cat")["truth_if"] is None and figures["moved"] is None
+    with pytest.raises(InputError, match="both must have one size"):
+        judge(image, task, "cat", truth_image=task.image[:-1])
+
+
+def test_any_sample_may_bring_figures_of_its_own(judge, two):
+    task, image = two
+    figures = judge(image, task, "cat", lambda edit: {"moved": float((edit == image).all())})
+
+    assert figures == judge(image, task, "cat") | {"moved": 1.0}
 
 
 def test_what_it_is_made_with_can_be_written_down(judge, smoke):
@@ -264,8 +287,13 @@ def test_the_picture_before_is_looked_at_once_for_all_its_edits(judge, two, monk
         (lambda a: {"name": ""}, "name = ''"),
         (
             lambda a: {"truth": clay_task(830_004, "car", "move")},
-            "truth: it is of the task 'car-move-830004'",
+            "truth is a ClayTask; give a callable, from the edit to its figures",
         ),
+        (
+            lambda a: {"truth": lambda image: {"movd": 1.0}},
+            "truth gave 'movd', which METRICS has not; did you mean 'moved'",
+        ),
+        (lambda a: {"truth": lambda image: 0.9}, "truth gave a float; wanted is a dict of figures"),
     ],
 )
 def test_what_cannot_be_judged_is_named(judge, two, change, reason):

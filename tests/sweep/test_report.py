@@ -11,7 +11,7 @@ from dragnb.metrics import judge
 from dragnb.sweep import report
 
 
-def figures(image, task, name, truth):
+def figures(image, task, name, truth, truth_image):
     """A judgement as `score.Judge` gives it, of made-up numbers; nothing was moved in no edit."""
     still = bool((image == task.image).all())
     mark = 2 * (len(name) + int(name[-1]))

@@ -86,6 +86,19 @@ def test_a_run_gives_one_record_a_sample_and_setting_and_tells_how_far_it_is(go)
     assert not (go.out / "work").exists() and not (go.out / "holder.json").exists()
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_sample_knows_of_its_outcome_reaches_the_score(go, smoke_folder, jobs):
+    samples = [stand.Known("s/00"), stand.Known("s/01"), stand.Sample("s/02")]
+
+    go(samples, model=str(smoke_folder), score=stand.judge_by_truth, jobs=jobs)
+
+    found = {key: record["metrics"] for key, record in facts(go.out).items()}
+    bright = float(samples[1].truth_image.mean())
+    assert found["s/01", "brighter"] == {"mean": bright, "of": 4, "right": True}
+    assert found["s/01", "floor"]["mean"] < bright and not found["s/00", "floor"]["right"]
+    assert found["s/02", "floor"] == found["s/02", "brighter"] == {}
+
+
 def test_settings_that_share_a_fine_tune_have_one_and_the_cache_goes_with_the_sample(go, quick):
     settings = {"a": quick, "other": quick.replace(lora_lr=1e-3), "b": quick.replace(lam=0.5)}
 
