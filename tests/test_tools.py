@@ -1,17 +1,23 @@
-"""The runner of the notebooks tells the truth, and what goes back into them belongs to no machine."""
+"""The runner of the notebooks tells the truth, and what goes back into them belongs to no machine; the model's card."""
 
 import json
+import shutil
 import subprocess
 import sys
 import types
 from pathlib import Path
 
 import colab
+import model_card
 import nbformat
 import notebook_outputs
+import numpy as np
 import pytest
 import run_notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from dragnb import bench, sd
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PARAMETERS = 'out = "outputs"  # where results go\nsteps = 2  # how many'
@@ -265,3 +271,51 @@ def test_the_first_cell_passes_the_projects_own_lint(url):
 
 def test_the_notebooks_have_the_first_cell_and_badges_that_the_address_asks_for():
     assert colab.main(["--check"]) == 0
+
+
+# the model's card
+
+SHIPPED = Path(__file__).parents[1] / "data" / "models" / "clay"
+
+
+def test_the_cards_figures_and_pictures_come_from_one_sweep(smoke_folder, quick, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(smoke_folder, folder)
+
+    found = model_card.measure(folder, tmp_path / "sweep", quick, count=2, pictures=2, jobs=1)
+
+    (place,) = (tmp_path / "sweep").iterdir()
+    records = {(r["sample"], r["setting"]): r for r in bench.read(place)}
+    assert len(records) == 4 and not any(r["error"] for r in records.values())
+    assert [row["sample"] for row in found["edits"]] == ["cat-turn-810000", "dog-nod-810001"]
+    moved = [records[row["sample"], "full"]["metrics"]["moved"] for row in found["edits"]]
+    assert found["summary"]["moved"] == pytest.approx(np.median(moved), abs=0.01)
+    assert found["summary"].keys() >= {*model_card.BARS, "figure_psnr", "mean_way", "by_family"}
+    assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(found))
+    assert Image.open(folder / "edits.png").width > 256
+    history = json.loads((SHIPPED / "training.json").read_text())
+    card = model_card.text(history, found, "a machine", sd.load(str(folder)))
+    assert (
+        "median over 2 held-out clay tasks" in card
+        and f"figures {found['summary']['figure_psnr']} dB" in card
+    )
+
+
+def test_a_sweep_for_the_card_with_a_failure_is_no_card(smoke_folder, quick, tmp_path, monkeypatch):
+    shutil.copytree(smoke_folder, tmp_path / "model")
+    monkeypatch.setattr(model_card.dift, "CLAY", model_card.dift.Place(81, 9))
+
+    with pytest.raises(SystemExit, match="cat-turn-810000 / full: InputError: block = 9"):
+        model_card.measure(tmp_path / "model", tmp_path / "sweep", quick, count=1, pictures=1, jobs=1)
+    assert not (tmp_path / "model" / "evaluation.json").exists()
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="data/models/clay is not there: train it or fetch it")
+def test_the_shipped_card_is_what_the_tool_writes():
+    history, found = (
+        json.loads((SHIPPED / f"{name}.json").read_text()) for name in ("training", "evaluation")
+    )
+
+    card = model_card.text(history, found, model_card.hardware_of(history), sd.load(str(SHIPPED)))
+
+    assert (SHIPPED / "README.md").read_text() == card

@@ -1,7 +1,9 @@
-"""Write the bundled model's card, after `dragnb.clay.training.train export` and `dragnb.clay.evaluate`.
+"""Write the bundled model's card, after `dragnb.clay.training export`: `python tools/model_card.py --measure --jobs 2`.
 
-Everything in it is read from training.json and evaluation.json beside the weights or drawn from the model itself;
-the hardware is given by hand: --hardware "two cores of an AMD EPYC".
+--measure runs a sweep over held-out clay tasks (it goes on where it was killed) and asks the autoencoder for held-out
+pictures; the figures go to evaluation.json beside the weights, the edits to edits.png. All else of the card is read
+from there and from training.json or drawn from the model itself. What it was trained on is told by --hardware "two
+cores of an AMD EPYC", unless training.json says it.
 """
 
 from __future__ import annotations
@@ -12,22 +14,105 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dragnb import sd
-from dragnb.clay.evaluate import BARS, decoded
+from dragnb import metrics, sd, sweep, viz
+from dragnb.clay.claybench import Entry
 from dragnb.clay.scene import KINDS, sample
+from dragnb.clay.tasks import tasks
+from dragnb.clay.training.loop import autoencoder_psnr, reconstruct
 from dragnb.clay.training.recipe import HELDOUT_SEED
-from dragnb.geometry import Frame
+from dragnb.config import profile
+from dragnb.metrics import dift
+from dragnb.metrics.judge import Judge
+from dragnb.sweep import grids
 
+BARS = {"autoencoder_psnr": 30.0, "roundtrip_psnr": 26.0, "moved": 0.6, "rest_psnr": 26.0}
 NAMES = {
-    "autoencoder_psnr": "autoencoder, mean PSNR over 200 held-out pictures (dB)",
+    "autoencoder_psnr": "autoencoder, mean PSNR over {pictures} held-out pictures (dB)",
     "roundtrip_psnr": "to t = 35 of 50 and back after the fine-tune, median PSNR against the picture (dB)",
-    "moved": "content moved, median over 24 held-out clay tasks (fraction of the way)",
+    "moved": "content moved, median over {edits} held-out clay tasks (fraction of the way)",
     "rest_psnr": "picture off the mask after the edit, median PSNR against the original (dB)",
 }
+FULL, BACK = "full", "there and back"
+DATA = "held-out clay tasks"
+COLUMNS = "category way moved oracle_distance rest_psnr roundtrip_psnr truth_psnr seconds".split()
+BESIDE = 3  # edits in a row of edits.png
+
+
+def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int) -> dict:
+    """The figures of the card, written to evaluation.json, and edits.png; both into the model's folder.
+
+    out   where the sweep goes, in a folder named after model, settings and judge
+    base  the settings of the edits; count, pictures: how many edits and how many pictures of the autoencoder
+    """
+    entries = [Entry(clay.seed, clay.kind, clay.edit, pairs=1) for clay in tasks(count)]
+    methods = grids.methods(base)
+    settings, model = {name: methods[name] for name in (FULL, BACK)}, str(folder)
+    judge = Judge(model, dift.CLAY.t, dift.CLAY.block, fidelity=False, variants=False)
+    place = sweep.folder(out, settings, model, judge, data=DATA)
+    for progress in sweep.run(entries, settings, place, model, judge, jobs=jobs, keep=True, data=DATA):
+        print(progress, flush=True)
+    rows, autoencoder = edits(place, entries), pandas.DataFrame(autoencoder_psnr(sd.load(model), pictures))
+    found = {"summary": summary(autoencoder, rows), "bars": BARS, "pictures": pictures}
+    found |= {"edits": json.loads(rows.to_json(orient="records")), "settings": settings[FULL].as_dict()}
+    picture_grid(place, entries, folder)
+    (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def kept(place: Path, entry: Entry, setting: str) -> np.ndarray:
+    """A picture that the sweep has kept."""
+    return np.array(Image.open(sweep.picture_path(place, entry.name, setting)))
+
+
+def edits(place: Path, entries: list[Entry]) -> pandas.DataFrame:
+    """A row for each edit of the sweep: its figures, px that it had to go, the PSNR of going there and back."""
+    table = sweep.table(place)
+    if table.error.notna().any():
+        failed = table[table.error.notna()].iloc[0]
+        sys.exit(f"{failed['sample']} / {failed.setting}: {failed.error}")
+    rows = table[table.setting == FULL].set_index("sample").loc[[entry.name for entry in entries]]
+    tasks = [entry.task() for entry in entries]
+    rows["way"] = [np.hypot(*(task.targets - task.handles).T).mean() for task in tasks]
+    rows["roundtrip_psnr"] = [
+        metrics.psnr(kept(place, entry, BACK), task.image) for entry, task in zip(entries, tasks, strict=True)
+    ]
+    return rows[COLUMNS].round(3).reset_index()
+
+
+def summary(autoencoder: pandas.DataFrame, rows: pandas.DataFrame) -> dict:
+    """The four figures the bars stand for, and a few more."""
+    medians = rows[["roundtrip_psnr", "moved", "rest_psnr"]].median().round(2)
+    psnr = autoencoder.mean().round(2).rename({"whole": "autoencoder"}).add_suffix("_psnr")
+    means = {"mean_distance": rows.oracle_distance.mean(), "mean_way": rows.way.mean()}
+    families = {"by_family": rows.groupby("category").moved.median().round(2).to_dict()}
+    return psnr.to_dict() | medians.to_dict() | {k: round(v, 2) for k, v in means.items()} | families
+
+
+def picture_grid(place: Path, entries: list[Entry], folder: Path) -> Path:
+    """edits.png: of every task the drag drawn on its picture, the edit, and the true picture after."""
+    fig, axes = viz.figure(-(-len(entries) // BESIDE), 3 * BESIDE, (1.6, 1.6))
+    places = axes.reshape(-1, 3)
+    for (before, after, truth), entry in zip(places, entries, strict=False):
+        viz.draw_drag(before, entry.task(), mask=False)
+        viz.show(after, kept(place, entry, FULL))
+        viz.show(truth, entry.truth_image)
+    for ax in places[len(entries) :].flat:
+        ax.set_visible(False)
+    return viz.save(fig, folder, "edits")
+
+
+def hardware_of(history: dict | None) -> str | None:
+    """What a model was trained on, as its training.json or that of the model before it says."""
+    while history:
+        if history.get("hardware"):
+            return history["hardware"]
+        history = history.get("before")
+    return None
 
 
 def curves(history, path):
@@ -47,24 +132,31 @@ def curves(history, path):
 def reconstructions(model, path):
     """Two rows: held-out pictures, the same encoded and decoded."""
     pictures = [sample(HELDOUT_SEED + 300 + i, kind).picture() for i, kind in enumerate(KINDS)]
-    frame = Frame.fit(256, 256, 256)
-    back = [decoded(model, sd.encode(model, frame.to_canvas(p))) for p in pictures]
-    sheet([*pictures, *back], len(KINDS), path)
+    sheet([*pictures, *(reconstruct(model, picture) for picture in pictures)], len(KINDS), path)
+
+
+def captions():
+    """One prompt a kind, of scenes that the model was not trained on."""
+    return [sample(HELDOUT_SEED + 500 + i, kind).caption for i, kind in enumerate(KINDS)]
 
 
 def samples(folder, path):
-    """Samples of plain diffusers from captions of scenes nobody drew, with guidance."""
+    """Samples of plain diffusers from these captions, with guidance."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    prompts = [sample(HELDOUT_SEED + 500 + i, kind).caption for i, kind in enumerate(KINDS)]
     made = pipe(
-        prompts, num_inference_steps=50, guidance_scale=3.0, generator=torch.Generator().manual_seed(0)
+        captions(), num_inference_steps=50, guidance_scale=3.0, generator=torch.Generator().manual_seed(0)
     )
     sheet([np.asarray(image) for image in made.images], len(KINDS), path)
-    return prompts
+
+
+def sizes(model):
+    """Parameters of each part."""
+    parts = ("unet", "text_encoder", "vae")
+    return {name: sum(x.numel() for x in getattr(model, name).parameters()) for name in parts}
 
 
 def sheet(pictures, columns, path):
@@ -94,16 +186,29 @@ def unet_training(history):
     return f"- U-Net and text encoder, jointly, {total:,} samples {rounds}:\n" + "\n".join(lines)
 
 
-def text(history, found, hardware, prompts, sizes):
-    """The card, in Markdown."""
-    recipe, s = history["recipe"], found["summary"]
+def quality(found):
+    """What was measured, as lines of a table with their bars, and in words."""
+    s, counts = found["summary"], {"pictures": found["pictures"], "edits": len(found["edits"])}
     rows = []
     for key, meaning in NAMES.items():
         gap = s[key] - BARS[key]
-        rows.append(
-            f"| {meaning} | {s[key]} | {BARS[key]} | {'reached' if gap >= 0 else f'missed by {-gap:.2f}'} |"
+        verdict = "reached" if gap >= 0 else f"missed by {-gap:.2f}"
+        rows.append(f"| {meaning.format(**counts)} | {s[key]} | {BARS[key]} | {verdict} |")
+    families = ", ".join(f"{family} {moved}" for family, moved in s["by_family"].items())
+    told = f"""Content moved by family (median): {families}. Mean distance from the
+content's place to the target: {s["mean_distance"]} px, of {s["mean_way"]} px to go.
+"""
+    if "figure_psnr" in s:
+        told += (
+            f"The autoencoder by pixels: figures {s['figure_psnr']} dB, backdrops {s['backdrop_psnr']} dB.\n"
         )
-    parts = "\n".join(f"| {name} | {count / 1e6:.2f} M |" for name, count in sizes.items())
+    return "\n".join(rows), told + found.get("note", "")
+
+
+def text(history, found, hardware, model):
+    """The card, in Markdown."""
+    recipe, (rows, told) = history["recipe"], quality(found)
+    parts = "\n".join(f"| {name} | {count / 1e6:.2f} M |" for name, count in sizes(model).items())
     drawn = (
         f"{recipe['pictures']:,} pictures drawn once" if recipe["pictures"] else "pictures drawn on the fly"
     )
@@ -139,22 +244,20 @@ All settings: `training.json`. Again: `python -m dragnb.clay.training.train all`
 ![loss curves](curves.png)
 
 ## Quality, on seeds never trained on
-`python -m dragnb.clay.evaluate`, profile "clay", a fine-tune of {found["settings"]["lora_steps"]} steps:
+`python tools/model_card.py --measure`, profile "clay", a fine-tune of {found["settings"]["lora_steps"]} steps:
 
 | what | measured | bar | |
 |---|---|---|---|
-{chr(10).join(rows)}
+{rows}
 
-Content moved by family (median): {", ".join(f"{k} {v}" for k, v in s["by_family"].items())}. Mean distance from the
-content's place to the target: {s["mean_distance"]} px, of {s["mean_way"]} px to go.
-{found.get("note", "")}
+{told}
 
 Reconstructions (above: held-out pictures, below: encoded and decoded):
 
 ![reconstructions](reconstructions.png)
 
 Samples of plain diffusers, 50 DDIM steps, guidance 3, one per kind, seed 0, none left out; the first prompt is
-"{prompts[0]}":
+"{captions()[0]}":
 
 ![samples](samples.png)
 
@@ -167,20 +270,27 @@ The {len(found["edits"])} edits (each: before, edit, true picture after):
 def main(argv=None):
     """The command line."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("--folder", type=Path, default=Path("data/models/clay"))
-    p.add_argument("--hardware", required=True)
+    add = p.add_argument
+    add("--folder", type=Path, default=Path("data/models/clay"))
+    add("--hardware", help="what the model was trained on; default: what training.json says")
+    add("--measure", action="store_true", help="measure anew; else evaluation.json is read as it is")
+    add("--jobs", type=int, default=1, help="processes that edit at once")
+    add("--tasks", type=int, default=24, help="how many edits are measured")
+    add("--pictures", type=int, default=200, help="how many pictures of the autoencoder")
+    add("--out", type=Path, default=Path("outputs/card"), help="where the sweep goes")
     args = p.parse_args(argv)
     history = json.loads((args.folder / "training.json").read_text())
-    found = json.loads((args.folder / "evaluation.json").read_text())
-    model = sd.load(str(args.folder))
-    sizes = {
-        n: sum(x.numel() for x in getattr(model, n).parameters()) for n in ("unet", "text_encoder", "vae")
-    }
+    hardware = args.hardware or hardware_of(history)
+    if not hardware:
+        p.error("--hardware: training.json does not say what the model was trained on; say it here")
+    if args.measure:
+        measure(args.folder, args.out, profile("clay"), args.tasks, args.pictures, args.jobs)
+    found, model = json.loads((args.folder / "evaluation.json").read_text()), sd.load(str(args.folder))
     curves(history, args.folder / "curves.png")
     reconstructions(model, args.folder / "reconstructions.png")
-    prompts = samples(args.folder, args.folder / "samples.png")
-    (args.folder / "README.md").write_text(text(history, found, args.hardware, prompts, sizes))
-    sys.stdout.write(f"written: {args.folder / 'README.md'}\n")
+    samples(args.folder, args.folder / "samples.png")
+    (args.folder / "README.md").write_text(text(history, found, hardware, model))
+    print(f"written: {args.folder / 'README.md'}")
 
 
 if __name__ == "__main__":

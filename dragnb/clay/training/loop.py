@@ -10,14 +10,17 @@ import copy
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from dragnb import metrics, sd
 from dragnb.clay.scene import sample
 from dragnb.clay.training.data import draw_set
 from dragnb.clay.training.recipe import HELDOUT_SEED, Recipe
+from dragnb.geometry import Frame
 
 SHOW_EVERY = 50  # steps between points of the loss curve
 
@@ -155,3 +158,22 @@ def trained(out, name, module, key):
     saved = torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True)
     module.load_state_dict(saved["averages"][key])
     return module.eval().requires_grad_(False)
+
+
+def reconstruct(model: sd.Model, picture: np.ndarray) -> np.ndarray:
+    """A 256 px picture through a model's autoencoder, uint8 as it was."""
+    frame = Frame.fit(256, 256, 256)
+    return frame.from_canvas(sd.decode(model, sd.encode(model, frame.to_canvas(picture))))
+
+
+def autoencoder_psnr(model: sd.Model, count: int = 200) -> Iterator[dict[str, float]]:
+    """PSNR in dB of encoding and decoding `count` held-out pictures, one by one: of the whole, figure and backdrop.
+
+    The backdrop is most of a picture and nearly flat, so the figure's own pixels are told apart from it.
+    """
+    for seed in range(HELDOUT_SEED, HELDOUT_SEED + count):
+        scene = sample(seed)
+        picture, figure = scene.picture(), scene.trace()[1] >= 0
+        back = reconstruct(model, picture)
+        parts = {"whole": None, "figure": figure, "backdrop": ~figure}
+        yield {name: metrics.psnr(back, picture, mask) for name, mask in parts.items()}
