@@ -1,4 +1,4 @@
-"""Figures: pictures side by side, a drag drawn on its picture, tracks, curves, tables in colour.
+"""Figures: pictures side by side, a drag drawn on its picture, tracks, curves, tables in colour; a line of progress.
 
 Every function returns a Figure that a notebook shows as the last value of a cell, or draws on the axes it is given.
 Nothing here uses pyplot: no global state, no figure shown twice. Colours are Okabe and Ito's, maps are viridis, so
@@ -24,6 +24,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X")
 HANDLE, TARGET = "#D55E00", "#0072B2"  # vermillion circle, blue square
 DIMMED = 0.45  # how much of the picture is left where the mask holds it still
 GREY = 128
+BETTER, WORSE, OPEN = COLORS[0], COLORS[1], "0.6"  # what an interval says of a difference
 DPI = 90
 TITLE = 10
 LINE = 36  # characters of a title that fit over a picture of 3 inches
@@ -209,6 +210,33 @@ def plane(points, xlabel, ylabel, title=None, ax=None, size=(6.2, 3.8), **axis):
     return ax.figure
 
 
+def verdict(low: float, high: float, better: int) -> str:
+    """The colour of a difference by its interval: BETTER, WORSE, or OPEN where zero lies inside.
+
+    better  1 where more is better, -1 where less is
+    """
+    gains = low * better, high * better
+    return BETTER if min(gains) > 0 else WORSE if max(gains) < 0 else OPEN
+
+
+def differences(found, better, xlabel="", title=None, ax=None, size=(3.2, 2.6)):
+    """Differences and their intervals, one a row from the top, in the colours of `verdict`; a line stands at zero.
+
+    found   {label: (value, low, high)}; better as in `verdict`
+    Returns the Figure.
+    """
+    ax = figure(size=size)[1][0, 0] if ax is None else ax
+    for k, (value, low, high) in enumerate(found.values()):
+        color = verdict(low, high, better)
+        ax.plot([low, high], [k, k], lw=3, alpha=0.5, color=color)
+        ax.plot(value, k, "o", color=color)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set(xlabel=xlabel, ylim=(max(len(found), 1) - 0.5, -0.5))
+    ax.set_title(title or "", fontsize=TITLE)
+    return ax.figure
+
+
 def heat(values, rows, cols, xlabel="", ylabel="", title=None, label="", fmt="{:.2f}", ax=None, size=None):
     """A table of numbers (rows, columns) in colour, each written in its cell. Returns the Figure."""
     values = np.asarray(values, dtype=float)
@@ -239,3 +267,13 @@ def save(fig: Figure, folder, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(fig))
     return path
+
+
+def follow(run) -> None:
+    """Do a run, as `bench.run(...)`, and show in a notebook how far it is: one line, the last thing that it yielded."""
+    from IPython.display import display
+
+    done, line = 0, display({"text/plain": "beginning"}, raw=True, display_id=True)
+    for done, progress in enumerate(run, 1):  # noqa: B007
+        line.update({"text/plain": str(progress)}, raw=True)
+    line.update({"text/plain": f"{done} trials done now"}, raw=True)

@@ -96,3 +96,40 @@ def test_a_saved_figure_is_the_same_twice_and_tells_nothing_of_when_and_by_what(
     assert first.name == "drag.png" and first.read_bytes() == again.read_bytes()
     assert set(Image.open(first).info) <= {"dpi"}
     assert viz.task_figure(drag_task)._repr_png_() == first.read_bytes()
+
+
+def test_a_difference_is_coloured_by_what_its_interval_says():
+    assert viz.verdict(0.1, 2, better=1) == viz.verdict(-2, -0.1, better=-1) == viz.BETTER
+    assert viz.verdict(0.1, 2, better=-1) == viz.verdict(-2, -0.1, better=1) == viz.WORSE
+    assert viz.verdict(-1, 2, better=1) == viz.verdict(np.nan, np.nan, better=1) == viz.OPEN
+
+
+def test_differences_stand_in_rows_from_the_top_with_their_intervals():
+    found = {"one": (1.0, 0.5, 2.0), "other": (-1.0, -3.0, 1.0)}
+
+    ax = viz.differences(found, 1, "minus full", "md").axes[0]
+
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["one", "other"] and ax.yaxis_inverted()
+    lines = [(list(line.get_xdata()), line.get_color()) for line in ax.lines]
+    assert lines[:4] == [
+        ([0.5, 2.0], viz.BETTER),
+        ([1.0], viz.BETTER),
+        ([-3.0, 1.0], viz.OPEN),
+        ([-1.0], viz.OPEN),
+    ]
+    assert viz.png(viz.differences({}, 1)), "none is a picture too"
+
+
+def test_what_goes_on_is_followed_in_one_line_with_no_value_behind_it(monkeypatch):
+    lines = []
+
+    class Line:
+        def update(self, data, raw):
+            lines.append(data["text/plain"])
+
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Line())
+
+    assert viz.follow(iter(["1 of 2", "2 of 2"])) is None, "a cell that ends with it shows the line alone"
+    assert lines == ["1 of 2", "2 of 2", "2 trials done now"]
+    viz.follow(iter([]))
+    assert lines[-1] == "0 trials done now"

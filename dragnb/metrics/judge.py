@@ -25,7 +25,10 @@ from dragnb.metrics.tables import (
     bootstrap,
     common,
     difference,
+    label,
     load,
+    of_metric,
+    points,
     summarise,
 )
 from dragnb.prepare import versions
@@ -41,7 +44,10 @@ __all__ = [
     "common",
     "default_matcher",
     "difference",
+    "label",
     "load",
+    "of_metric",
+    "points",
     "summarise",
 ]
 

@@ -117,6 +117,30 @@ def summarise(records, level=0.95, draws=2000, seed=0) -> list[dict]:
     return rows
 
 
+def of_metric(rows: list[dict], metric: str, kind: str = "per-image") -> dict[str, dict]:
+    """The rows of `summarise` that are of one metric, by setting."""
+    return {row["setting"]: row for row in rows if (row["metric"], row["kind"]) == (metric, kind)}
+
+
+def points(rows: list[dict], x: str, y: str) -> dict[str, tuple[Interval, Interval]]:
+    """The settings in the plane of two metrics (DragDiffusion, Fig. 8), from the rows of `summarise`."""
+    across, up = (
+        {
+            setting: Interval(row["value"], row["low"], row["high"])
+            for setting, row in of_metric(rows, m).items()
+        }
+        for m in (x, y)
+    )
+    return {setting: (across[setting], up[setting]) for setting in across if setting in up}
+
+
+def label(metric: str) -> str:
+    """A metric as an axis names it: its key, its unit, and which way is better."""
+    known = METRICS[metric]
+    way = {1: ", more is better", -1: ", less is better", 0: ""}[known.better]
+    return metric + (f" ({known.unit})" if known.unit else "") + way
+
+
 def _statistics(records):
     """What is told of one setting's records: (metric, kind, values, statistic, groups)."""
     for metric in METRICS:

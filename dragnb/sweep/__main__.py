@@ -1,9 +1,9 @@
-"""Run a sweep from the command line: `python -m dragnb.sweep run`, and `export` what it found.
+"""Run a sweep from the command line: `python -m dragnb.sweep run`, `report` it as a page, `export` its table.
 
     python -m dragnb.sweep run --data clay --settings methods ablation --out outputs/sweep --jobs 2
     python -m dragnb.sweep run --data drag_bench_data.zip --settings grid.json --model sd15 --out sweep --dask tcp://head:8786
     python -m dragnb.sweep export outputs/sweep data/results/claybench.csv
-    python -m dragnb.sweep.report outputs/sweep    # figures and a page
+    python -m dragnb.sweep report outputs/sweep    # report.html and summary.csv in it; notebook 07 on the sweep
 
 The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}; "methods" and
 "ablation" are the paper's comparisons (`sweep.studies`), from the profile that suits the model.
@@ -36,6 +36,9 @@ def main(argv=None) -> int:
     try:
         if args.command == "export":
             _say(f"written: {' '.join(map(str, export.export(args.out, args.csv)))}")
+            return 0
+        if args.command == "report":
+            _say(f"written: {export.report(args.out, args.data)}")
             return 0
         return _run(args)
     except InputError as error:
@@ -128,6 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     ).add_argument
     add("out")
     add("csv")
+    add = commands.add_parser(
+        "report", help="write report.html and summary.csv into the run's folder"
+    ).add_argument
+    add("out", help="the run's folder")
+    add(
+        "--data",
+        default="clay",
+        help="what was run, as for `run`: the pictures before the edits; default: clay",
+    )
     return p
 
 

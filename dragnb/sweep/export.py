@@ -1,4 +1,4 @@
-"""The small table of a run that is committed: a csv of figures, and a json beside it that says where they come from."""
+"""What a run leaves beside its records: a small table to commit, with its provenance; a page for people."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import hashlib
 import json
 import os
 import platform
+import tempfile
 from pathlib import Path
 
+import dragnb
+from dragnb import sweep
 from dragnb.errors import InputError
+from dragnb.metrics import judge
 from dragnb.store import replacing
 from dragnb.sweep.records import about, read
 
+NOTEBOOK = Path("notebooks") / "07_benchmark.ipynb"  # beside the package, where it lies in its repository
+ASIDE = {"lesson", "colab"}  # tags of cells that teach, or prepare Colab
+START = 300  # seconds that a kernel may take to start on a busy machine
 DIGITS = 5  # significant ones: far below any difference that means something
 
 
@@ -75,3 +82,75 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def report(out: str | os.PathLike, data: str = "clay") -> Path:
+    """Write report.html, notebook 07 executed on a run, and summary.csv, its figures with intervals; gives the page.
+
+    data  what the run is of, as `grids.samples` takes it: the pictures before the edits come from there
+
+    The page has the notebook's headings, figures and tables, without its code and lessons. InputError where there is
+    nothing to show, where the notebook or what executes it is missing, and for what the notebook refuses.
+    """
+    out = Path(out).resolve()
+    notebook = Path(dragnb.__file__).resolve().parents[1] / NOTEBOOK
+    rows = [sweep.row(record) for record in read(out)]
+    if not rows:
+        raise InputError(f"{out} has no record yet; run it first")
+    summary = judge.summarise(rows)
+    if not summary:
+        raise InputError(f"{out}: no figures that a report knows; score the run by `score.Judge`")
+    if not notebook.is_file():
+        raise InputError(
+            f"report: {notebook} is not there; run it in the repository, where the notebooks are"
+        )
+    page = _page(out, notebook, _head(out, rows), data if data == "clay" else str(Path(data).resolve()))
+    with replacing(out / "summary.csv") as temp, open(temp, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, summary[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(summary)
+    with replacing(out / "report.html") as temp:
+        temp.write_text(page, encoding="utf-8")
+    return out / "report.html"
+
+
+def _head(out: Path, rows: list[dict]) -> str:
+    """The top of the page, in Markdown: what the run is."""
+    told, failed = about(out), sum(bool(row["error"]) for row in rows)
+    lines = [
+        told["data"],
+        f"{len({row['sample'] for row in rows})} samples, {len(rows)} trials, {failed} failed",
+        f"model {told['model']['name']} ({told['model']['hash'][:12]})",
+        f"judge `{json.dumps(told['judge'], ensure_ascii=False)}`",
+        ", ".join(f"{name} {version}" for name, version in told["versions"].items()),
+    ]
+    return "\n".join([f"# {out.name}", "", *(f"- {line}" for line in lines if line)])
+
+
+def _page(out: Path, notebook: Path, head: str, data: str) -> str:
+    """The notebook without its lessons, executed on the run, as HTML without code (`nbconvert --no-input`)."""
+    try:
+        import nbformat
+        import papermill
+        from jupyter_client.kernelspec import NoSuchKernel
+        from nbconvert import HTMLExporter
+    except ImportError as error:
+        raise InputError(f'report: {error.name} is not installed; pip install "dragnb[notebooks]"') from None
+    book = nbformat.read(notebook, 4)
+    kept = [cell for cell in book.cells if not ASIDE & set(cell.metadata.get("tags", []))]
+    book.cells = [nbformat.v4.new_markdown_cell(head), *kept]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = str(Path(folder) / "report.ipynb")
+        nbformat.write(book, path)
+        options = dict(kernel_name="python3", cwd=folder, progress_bar=False, start_timeout=START)
+        options["extra_arguments"] = ["--log-level=50"]  # else a warning of the kernel's, once
+        try:
+            papermill.execute_notebook(path, path, {"sweep_folder": str(out), "data": data}, **options)
+        except papermill.PapermillExecutionError as error:
+            raise InputError(
+                f"report: {notebook.name} fails on {out}: {error.ename}: {error.evalue}"
+            ) from error
+        except NoSuchKernel:
+            raise InputError('report: ipykernel is not installed; pip install "dragnb[notebooks]"') from None
+        exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+        return exporter.from_notebook_node(nbformat.read(path, 4), {"metadata": {"name": out.name}})[0]

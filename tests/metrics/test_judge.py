@@ -478,3 +478,20 @@ def test_what_is_no_table_is_named(tmp_path, text):
         score.load(path)
     with pytest.raises(InputError, match=r"none\.csv cannot be read"):
         score.load(tmp_path / "none.csv")
+
+
+def test_a_summary_is_read_by_metric_and_as_points_in_a_plane():
+    records = [
+        {"sample": f"s{k}", "setting": name, "md": shift + k, "pairs": 1, "md_pairs": [shift + k]} | extra
+        for k in range(3)
+        for name, shift, extra in (("a", 1.0, {"if": 0.9}), ("b", 5.0, {}))
+    ]
+    rows = score.summarise(records)
+
+    assert {name: row["value"] for name, row in score.of_metric(rows, "md").items()} == {"a": 2.0, "b": 6.0}
+    assert score.of_metric(rows, "md", "median")["b"]["kind"] == "median"
+    (across, up) = score.points(rows, "md", "if")["a"]
+    assert (across.value, up.value) == (2.0, pytest.approx(0.9)) and across.low < 2 < across.high
+    assert list(score.points(rows, "md", "if")) == ["a"], "b has no IF"
+    assert score.label("md") == "md (px), less is better" and score.label("if") == "if, more is better"
+    assert score.label("pairs") == "pairs"

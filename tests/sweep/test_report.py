@@ -1,6 +1,7 @@
-"""The page of a run says what was measured, what failed, and stands alone."""
+"""The page of a run is notebook 07 on it: it says what was measured, what failed, and stands alone."""
 
 import csv
+import sys
 
 import pytest
 import sweep_stand_ins as stand
@@ -8,7 +9,8 @@ import sweep_stand_ins as stand
 from dragnb import sweep
 from dragnb.errors import InputError
 from dragnb.metrics import judge
-from dragnb.sweep import report
+from dragnb.sweep import __main__ as command
+from dragnb.sweep import export, grids
 
 
 def figures(image, task, name, truth, truth_image):
@@ -21,56 +23,78 @@ def figures(image, task, name, truth, truth_image):
     }
 
 
-@pytest.fixture
-def out(smoke, tmp_path):
+@pytest.fixture(scope="module")
+def out(smoke, tmp_path_factory):
+    """A run with pictures and a failure, and its page."""
+    out = tmp_path_factory.mktemp("runs") / "out"
     settings = {"floor": stand.floor, "bright & more": stand.brighter, "flaky": stand.Flaky("/nowhere")}
     samples = [stand.Sample(f"s/{k:02}", "even" if k % 2 == 0 else "odd") for k in range(8)]
-    list(sweep.run(samples, settings, tmp_path / "out", smoke, figures, keep=True))
-    return tmp_path / "out"
+    list(sweep.run(samples, settings, out, smoke, figures, keep=True))
+    export.report(out)
+    return out
 
 
 def test_the_page_holds_figures_with_intervals_pictures_and_failures(out):
-    page = report.write(out).read_text()
+    page = (out / "report.html").read_text()
 
-    for heading in ("Figures", "Settings in the plane", "Categories", "Best and worst", "Failed"):
-        assert f"<h2>{heading}</h2>" in page
-    assert "8 samples, 24 trials, 1 failed" in page and "judge test_report.figures" in page
+    for heading in (
+        "The plane of distance",
+        "What each part is worth",
+        "For whom it works",
+        "Best and worst",
+    ):
+        assert heading in page
+    assert "8 samples, 24 trials, 1 failed" in page and "test_report.figures" in page
     assert "s/01 / flaky: RuntimeError: no luck today" in page
-    assert "bright &amp; more" in page and page.count("data:image/png;base64,") == 2 + 1 + 6, (
-        "planes, categories, pictures"
+    assert "bright &amp; more" in page and page.count('src="data:image/png;base64,') == 1 + 1 + 2 + 1, (
+        "plane, differences, categories of one setting and of all, pictures"
     )
-    assert "http" not in page and str(out.parent) not in page, "it needs and names nothing else"
+    assert "score.Judge(" not in page and "Try it" not in page, "no code, no lesson"
+    assert str(out.parent) not in page, "it names no folder of this machine"
+    assert 'img src="http' not in page and "<link" not in page, "pictures and style are in it"
     rows = list(csv.DictReader((out / "summary.csv").open()))
     (row,) = [r for r in rows if (r["setting"], r["metric"], r["kind"]) == ("floor", "md", "per-image")]
     assert float(row["low"]) < float(row["value"]) < float(row["high"]) and row["n"] == "8"
     assert {r["n"] for r in rows if r["setting"] == "flaky" and r["metric"] == "md"} == {"7"}
 
 
-def test_a_run_is_followed_in_one_line(smoke, tmp_path, monkeypatch):
-    lines = []
+def test_a_run_of_drag_files_with_one_setting_and_no_pictures_has_a_page(smoke, tmp_path, capsys):
+    for name in ("a1", "b2"):
+        stand.Sample(name).task().save(tmp_path / "drags" / name)
+    samples, _, told = grids.samples(str(tmp_path / "drags"))
+    list(sweep.run(samples, {"floor": stand.floor}, tmp_path / "o", smoke, figures, data=told))
 
-    class Line:
-        def update(self, data, raw):
-            lines.append(data["text/plain"])
+    assert command.main(["report", str(tmp_path / "o"), "--data", str(tmp_path / "drags")]) == 0
 
-    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Line())
-    run = lambda: sweep.run(stand.samples(2), {"floor": stand.floor}, tmp_path / "run", smoke)  # noqa: E731
-
-    assert report.follow(run()) == 2
-    assert lines[0].startswith("1 of 2, 0:00:00") and lines[-1] == "2 trials done now"
-    assert report.follow(run()) == 0 and lines[-1] == "0 trials done now", "what is done stays done"
+    assert capsys.readouterr().out == f"written: {tmp_path / 'o' / 'report.html'}\n"
+    assert "a sweep keeps them with --keep" in (tmp_path / "o" / "report.html").read_text()
 
 
 def test_a_run_scored_by_something_else_is_said_to_have_no_known_figures(smoke, tmp_path):
     list(sweep.run(stand.samples(1), {"floor": stand.floor}, tmp_path / "o", smoke, stand.judge))
 
-    assert "the run was not scored by `score.Judge`" in report.write(tmp_path / "o").read_text()
+    with pytest.raises(InputError, match="score the run by `score.Judge`"):
+        export.report(tmp_path / "o")
 
 
 def test_a_folder_without_records_is_named(tmp_path, smoke, capsys):
     with pytest.raises(InputError, match="holds no run"):
-        report.write(tmp_path)
+        export.report(tmp_path)
     list(sweep.run([], {"floor": stand.floor}, tmp_path / "o", smoke))
 
-    assert report.main([str(tmp_path / "o")]) == 2
+    assert command.main(["report", str(tmp_path / "o")]) == 2
     assert "has no record yet; run it first" in capsys.readouterr().err
+
+
+def test_what_is_missing_or_goes_wrong_is_said_with_the_remedy(out, tmp_path, monkeypatch):
+    page = (out / "report.html").read_bytes()
+    with pytest.raises(InputError, match="07_benchmark.ipynb fails on .*: InputError: .*nowhere"):
+        export.report(out, data=str(tmp_path / "nowhere"))
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "NOTEBOOK", export.Path("nothing.ipynb"))
+        with pytest.raises(InputError, match="nothing.ipynb is not there; run it in the repository"):
+            export.report(out)
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    with pytest.raises(InputError, match=r'papermill is not installed; pip install "dragnb\[notebooks\]"'):
+        export.report(out)
+    assert (out / "report.html").read_bytes() == page, "the page that was there is kept"
