@@ -53,7 +53,7 @@ def test_every_drag_file_has_a_row_with_pictures_a_notebook_or_the_reason(place,
     assert page.count("<tr><td>") == 4 and "notes" not in page and "DS_Store" not in page
     assert "<b>anna &amp; ben</b><br>a cat" in page
     assert "in cell [3]: from pathlib" in page and "AssertionError: this one fails" in page
-    assert re.search(r"<b>emil</b>.*class='failed'>.*image.png cannot be read as a picture", page)
+    assert re.search(r"<b>emil</b>.*class='failed'>.*image.png: it cannot be read as a picture", page)
     for link in re.findall(r"(?:src|href)='([^']*)'", page):
         assert (place / "class" / unquote(link)).exists(), link
     assert page.count("after.jpg") == 2 and page.count("before.jpg") == 3 and page.count(">notebook<") == 3
