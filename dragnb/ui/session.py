@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import json
+import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -10,16 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dragnb import features, glimpse, pipeline, sd
+from dragnb import checkpoints, ddim, features, glimpse, pipeline, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.prepare import Event, Prepared
 from dragnb.result import Result
-from dragnb.store import Store
+from dragnb.store import Store, replacing
 from dragnb.task import DragTask
-from dragnb.ui import pace
 from dragnb.ui.worker import Worker
 
+SECONDS = "seconds.json"  # in the cache folder: what a step of each stage took, by model, device and side
 DECIDED = {  # stage -> what of the settings decides its outcome
     "finetune": lambda s: s.stage_key("lora"),
     "invert": lambda s: (s.stage_key("invert"), s.reference, s.ref_blocks, s.ref_start),
@@ -64,7 +66,6 @@ class Session(Worker):
         self.shown: Snapshot | None = None
         self.looks: dict[int, Look] = {}
         self._wanted, self._looking, self._colors = 0, False, None
-        self.pace = pace.Pace(self.store)
         self._prepared: tuple[Snapshot | None, Prepared | None] = None, None
 
     def run(self, task: DragTask, start: tuple[Snapshot, int] | None = None) -> None:
@@ -77,27 +78,38 @@ class Session(Worker):
         if start is not None:
             result = start[0].result
             latent, task = result.at(start[1]), replace(task, image=result.task.image)
-        model, side = self.model, self.side
-        events = pipeline.run(task, model, self.settings, self.store, side=side, start=latent)
-        self._begin_drag("drag", events, model, lambda result: self._keep(result, model, side, start))
+        model, side, settings = self.model, self.side, self._settings()
+        name, done = self._timed_as(), self._done(task.image, task.prompt, settings)
+        events = pipeline.run(task, model, settings, self.store, side=side, start=latent)
 
-    def measure(self, image: np.ndarray) -> None:
-        """Do two steps of each stage on a picture in the background, so that `notes` knows what a drag takes."""
-        h, w = image.shape[:2]
-        task, model, side = DragTask(image, [[w // 3, h // 2]], [[w // 2, h // 2]]), self.model, self.side
-        settings = pace.trial(pipeline.default_settings(model) if self.settings is None else self.settings)
+        def keep(result: Result) -> None:
+            self._remember(name, done)
+            self._keep(result, model, side, start)
 
-        def events():
-            with tempfile.TemporaryDirectory() as folder:  # a trial is of no use to any later drag
-                yield from pipeline.run(task, model, settings, Store(folder), side=side)
+        self.do("drag", events, keep)
 
-        self._begin_drag("trial", events(), model, lambda result: self.say("measured"))
+    def estimate(self, image: np.ndarray, prompt: str) -> float | None:
+        """Seconds that a drag on this picture will take at most, as the last ones of this model did on this device.
 
-    def notes(self, image: np.ndarray, prompt: str) -> list[str]:
-        """What a drag on this picture will take with model and settings as they are now, in a sentence."""
-        settings = pipeline.default_settings(self.model) if self.settings is None else self.settings
+        Stages that this session has done already are not counted. None where one that is to be done was never timed.
+        """
+        settings = self._settings()
         done = self._done(image, prompt, settings)
-        return self.pace.notes(self.model, settings, (image.shape[1], image.shape[0]), self.side, done)
+        try:
+            known = self._seconds()[self._timed_as()]
+            total = sum(
+                n * known[stage] for stage, n in most_steps(settings).items() if n and stage not in done
+            )
+        except (LookupError, TypeError):  # nobody has dragged yet, or the file holds something else
+            return None
+        return total if math.isfinite(total) else None
+
+    def canvas_side(self) -> int | None:
+        """The longer side of the canvas that the next drag works on; None where only loading the model will tell."""
+        if self.side or isinstance(self.model, sd.Model):
+            return self.side or self.model.side
+        made = [s.result.record["side"] for s in self.snapshots if s.model == self.model and s.side is None]
+        return made[-1] if made else checkpoints.side(self.model)
 
     def show(self, snapshot: Snapshot) -> None:
         """Look at this one from now on."""
@@ -125,16 +137,30 @@ class Session(Worker):
             self.snapshots, self.shown, self.looks, self.preview = [], None, {}, None
             self._prepared, self._colors = (None, None), None
 
-    def _begin_drag(self, name: str, events: Generator[Event], model, then: Callable) -> None:
-        """Do it, and remember what its stages took."""
-        device = model.device if isinstance(model, sd.Model) else sd.pick_device("auto")
+    def _settings(self) -> Settings:
+        return pipeline.default_settings(self.model) if self.settings is None else self.settings
 
-        def learn(result: Result) -> None:
-            self.pace.keep(model, result, self.began, self.progress, pace.peak(device))
-            then(result)
+    def _seconds(self) -> dict[str, dict]:
+        """What a step of each stage took, by `_timed_as`; empty where the file is absent or damaged."""
+        try:
+            known = json.loads((self.store.root / SECONDS).read_text(encoding="utf-8"))
+            return {name: stages for name, stages in known.items() if isinstance(stages, dict)}
+        except (OSError, ValueError, AttributeError):
+            return {}
 
-        self.do(name, events, learn)
-        pace.reset_peak(device)
+    def _timed_as(self) -> str:
+        ready = isinstance(self.model, sd.Model)
+        name, device = (self.model.name, self.model.device) if ready else (self.model, sd.pick_device("auto"))
+        return f"{name} on {device} at {self.side or 'its own'} px"
+
+    def _remember(self, name: str, done: set[str]) -> None:
+        """Write down what a step took of each stage that was worked on; where the disk is full it is forgotten."""
+        with self.lock:
+            worked = [e for e in self.progress.values() if e.i and e.stage not in done | {"done"}]
+            new = {e.stage: e.seconds / e.i for e in worked if not (e.cached or self.began[e.stage].cached)}
+        known = self._seconds()
+        with contextlib.suppress(OSError), replacing(self.store.root / SECONDS) as temp:
+            temp.write_text(json.dumps(known | {name: known.get(name, {}) | new}), encoding="utf-8")
 
     def _done(self, image: np.ndarray, prompt: str, settings: Settings) -> set[str]:
         """The stages that a drag of this session has already done for this one."""
@@ -208,6 +234,13 @@ class Session(Worker):
             yield Event("film", step, len(states) - 1, time.perf_counter() - begin)
         frames.append(draw(len(states) - 1, snapshot.result.image))
         yield Event("done", 1, 1, time.perf_counter() - begin, save(frames))
+
+
+def most_steps(settings: Settings) -> dict[str, int]:
+    """How many steps each stage has at most."""
+    n = settings.steps - ddim.start_index(settings.steps, settings.strength)
+    stages = {"load": 1, "encode": 1, "finetune": settings.lora_steps, "invert": n * (1 + settings.reference)}
+    return stages | {"drag": settings.drag_steps, "denoise": n, "decode": 1}
 
 
 def summary(result: Result) -> str:

@@ -45,6 +45,7 @@ class Studio:
 
     def __init__(self, what, model="clay", settings: Settings | None = None, side=None, store=None, out="."):
         self.session = Session(model, settings, store, side)
+        self._branch: tuple[Snapshot, int, np.ndarray] | None = None  # and the picture it was picked on
         self.settings = SettingsPanel(model, settings, side)
         self.picker = Picker(what, notes=self._notes)
         self.result = panels.ResultPanel()
@@ -54,7 +55,6 @@ class Studio:
         self._drawn: Snapshot | None = None
         self._busy = ""
         self._stems: dict[Snapshot, str] = {}
-        self._branch: tuple[Snapshot, int, np.ndarray] | None = None  # and the picture it was picked on
         self.widget = self._build()
         self.picker.on_change(self._picked)
         self.settings.on_change(self.picker.refresh)
@@ -67,9 +67,6 @@ class Studio:
         self.run_button.button_style = "primary"
         self.stop_button = self._button("Stop", "keep what there is; again: at once", self.session.stop)
         self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
-        self.measure_button = self._button(
-            "measure", "two steps of each stage: what will a drag take?", self.measure
-        )
         self.begins, self.progress, self.message, self.strip = W.HTML(), W.HTML(), W.HTML(), row()
         self.live = picture("300px")
         self.exports = {
@@ -82,7 +79,7 @@ class Studio:
         )
         for k, title in enumerate(("result", "time travel", "export")):
             tabs.set_title(k, title)
-        buttons = row(self.run_button, self.stop_button, self.next_button, self.measure_button, close)
+        buttons = row(self.run_button, self.stop_button, self.next_button, close)
         now = [self.begins, buttons, self.message, self.progress, self.live]
         left, right = self.picker.widget, W.VBox([self.settings.widget, *now])
         left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
@@ -107,11 +104,6 @@ class Studio:
         self._take_settings()
         self.session.run(task, start)
 
-    def measure(self) -> None:
-        """Find out, in the background, what a drag on this picture with these settings will take."""
-        self._take_settings()
-        self.session.measure(self.picker.picks.image)
-
     def _take_settings(self) -> None:
         session, panel = self.session, self.settings
         session.settings, session.model, session.side = panel.settings, panel.model, panel.side.value or None
@@ -121,8 +113,14 @@ class Studio:
         session = self.session
         try:
             self._take_settings()
-            side = session.side or session.pace.side(session.model)
-            return advice.notes(picks, session.settings, side) + session.notes(picks.image, picks.prompt)
+            said = advice.notes(picks, session.settings, session.canvas_side())
+            image = self._branch[0].result.task.image if self._branch else picks.image
+            seconds = session.estimate(image, picks.prompt)
+            return (
+                said
+                if seconds is None
+                else [*said, f"Run will take about {seconds:.0f} s, by the last drag of this model here"]
+            )
         except InputError as error:
             return [*advice.notes(picks), str(error)]
 
@@ -191,7 +189,7 @@ class Studio:
             said, problem, preview = session.said, session.problem, session.preview
         with self._lock:
             ended, self._busy = self._busy and not busy, busy
-            self.run_button.disabled = self.measure_button.disabled = bool(busy)
+            self.run_button.disabled = bool(busy)
             self.stop_button.disabled = not busy
             self.progress.value = panels.progress(events, bool(busy))
             self.message.value = panels.message(said, problem)
@@ -218,6 +216,7 @@ class Studio:
         self.picker.picks.set_prompt(prompt)
         self._branch = began and (*began, self.picker.picks.image)
         self._picked()
+        self.picker.refresh()
 
     def _picked(self) -> None:
         """The picks changed: another picture ends a branch."""

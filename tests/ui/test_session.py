@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import shutil
 import threading
 import time
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from dragnb import glimpse, pipeline
+from dragnb import glimpse, pipeline, prepare
 from dragnb.errors import InputError
 from dragnb.prepare import Event
 from dragnb.store import Store
-from dragnb.ui.session import Session
+from dragnb.ui.session import SECONDS, Session, most_steps
 from dragnb.ui.worker import Worker
 
 PATIENCE = 120  # seconds; a run takes about one
@@ -263,6 +264,106 @@ def test_a_branch_to_another_noise_level_is_refused_in_a_line(session, done, qui
     session.run(drag_task, (done.shown, 1))
     assert session.wait(PATIENCE)
     assert "keep picture, side, steps and strength" in session.problem.line
+
+
+# what a drag will take
+
+
+@pytest.fixture
+def timed(session, tmp_path, smoke, drag_task):
+    """A session whose cache says that a step of any stage takes a second."""
+    session.store = Store(tmp_path)
+    name = f"{smoke.name} on cpu at its own px"
+    seconds = dict.fromkeys(STAGE_STEPS, 1.0)
+    (tmp_path / SECONDS).write_text(json.dumps({name: seconds}))
+    return session
+
+
+STAGE_STEPS = {"load": 1, "encode": 1, "finetune": 3, "invert": 8, "drag": 3, "denoise": 4, "decode": 1}
+
+
+def test_the_steps_of_each_stage_are_those_that_a_run_reports(smoke, quick, cache, drag_task):
+    prepare.forget()
+    session = Session(smoke, quick.replace(stop=0.0), cache)
+    session.run(drag_task)
+    assert session.wait(PATIENCE)
+    reported = {stage: event.n for stage, event in session.progress.items() if stage != "done"}
+    assert most_steps(quick) == reported == STAGE_STEPS
+
+    known = json.loads((cache.root / SECONDS).read_text())
+    assert set(known[f"{smoke.name} on cpu at its own px"]) == set(STAGE_STEPS)
+    again = Session(smoke, quick, cache)
+    assert again.estimate(drag_task.image, drag_task.prompt) == pytest.approx(
+        sum(e.seconds for stage, e in session.progress.items() if stage != "done"), rel=0.01
+    )
+    session.close(), again.close()
+
+
+def test_the_estimate_counts_the_steps_of_those_stages_that_are_still_to_be_done(
+    timed, quick, smoke, kept, drag_task
+):
+    image, prompt = drag_task.image.copy(), drag_task.prompt
+    assert timed.estimate(image, prompt) == sum(STAGE_STEPS.values()) == 21
+    timed.settings = quick.replace(lora_steps=0, drag_steps=40)
+    assert timed.estimate(image, prompt) == 21 - 3 + 37
+    timed.settings = quick
+
+    timed.run(drag_task)
+    assert timed.wait(PATIENCE)
+    (timed.store.root / SECONDS).write_text(json.dumps({timed._timed_as(): dict.fromkeys(STAGE_STEPS, 1.0)}))
+    assert timed.estimate(image, prompt) == 3 + 4 + 1, "the rest is kept"
+    assert timed.estimate(image, "a dog") == timed.estimate(255 - image, prompt) == 20
+    timed.settings = quick.replace(reference=False)
+    assert timed.estimate(image, prompt) == 4 + 3 + 4 + 1
+    timed.side = 128
+    assert timed.estimate(image, prompt) is None, "another canvas was never timed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1", "[]", '{"MODEL": 1}', '{"MODEL": {}}', '{"MODEL": {"load": "1"}}', '{"MODEL": {"load": NaN}}'],
+)
+def test_where_the_file_of_seconds_is_damaged_nothing_is_said_and_a_drag_mends_it(timed, text, drag_task):
+    file = timed.store.root / SECONDS
+    rest = ", ".join(f'"{stage}": 1' for stage in STAGE_STEPS if stage != "load")
+    file.write_text(
+        text.replace("MODEL", timed._timed_as())
+        .replace("1}}", f"1, {rest}}}}}")
+        .replace("N}}", f"N, {rest}}}}}")
+    )
+    assert timed.estimate(drag_task.image, drag_task.prompt) is None
+    timed.run(drag_task)
+    assert timed.wait(PATIENCE) and not timed.problem
+    assert timed.estimate(drag_task.image, drag_task.prompt) > 0
+
+
+def test_a_stage_that_was_read_from_the_cache_or_cannot_be_written_down_tells_nothing(
+    session, smoke, quick, drag_task, monkeypatch
+):
+    session.run(drag_task)  # which an earlier test may have left in the cache
+    assert session.wait(PATIENCE)
+    file = session.store.root / SECONDS
+    file.unlink()
+    again = Session(smoke, quick, session.store)
+    again.run(drag_task)
+    assert again.wait(PATIENCE)
+    (known,) = json.loads(file.read_text()).values()
+    assert not {"encode", "finetune", "invert"} & set(known) and known["drag"] > 0
+    file.unlink()
+    monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    again.run(drag_task)
+    assert again.wait(PATIENCE) and not again.problem and len(again.snapshots) == 2 and not file.exists()
+    again.close()
+
+
+def test_the_canvas_side_is_known_before_a_drag_where_the_model_says_it(session, smoke, quick, kept):
+    assert session.canvas_side() == smoke.side
+    session.side = 128
+    assert session.canvas_side() == 128
+    session.side, session.model = None, "clay"
+    assert session.canvas_side() == 256
+    session.model = "some/model"
+    assert session.canvas_side() is None
 
 
 # looking

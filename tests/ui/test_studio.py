@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
 
-from dragnb import config
+from dragnb import config, prepare
 from dragnb.errors import InputError
 from dragnb.prepare import Event
 from dragnb.store import Store
@@ -207,16 +207,25 @@ def test_what_the_settings_mean_for_the_picks_is_said_beside_the_canvas_as_one_t
     assert "strength = 2.0 is not a number" in said() and "pair" in said()
 
 
-def test_what_a_drag_takes_is_measured_on_request_and_by_every_drag(drag_task, smoke, quick, tmp_path):
+def test_what_run_takes_is_said_beside_the_canvas_once_a_drag_was_made(drag_task, smoke, quick, tmp_path):
+    prepare.forget()
     studio = Studio(drag_task, smoke, quick, store=Store(tmp_path))
     text = studio.picker.panel.text
-    assert "how long a drag takes here is not measured yet" in text.value
-    press(studio, studio.measure_button)
-    assert ">measured<" in studio.message.value and not studio.strip.children
-    assert "expected: at most" in text.value and "of memory" in text.value
-    studio.settings.numbers["lora_steps"].value = 9000
-    assert "fine-tune" in text.value.split("expected")[1]
+    assert "about" not in text.value
+    press(studio, studio.run_button)
+    few = seconds_of(text.value)
+    studio.settings.numbers["drag_steps"].value = 9000
+    assert seconds_of(text.value) > few + 10
+    travel(studio, 1)
+    studio.branch(1)
+    assert seconds_of(text.value) > few + 10, "a branch repeats only the drag and what follows"
+    studio.picker.picks.set_prompt("another")
+    assert seconds_of(text.value) >= few
     studio.close()
+
+
+def seconds_of(text):
+    return int(text.split("Run will take about ")[1].split(" s")[0])
 
 
 def test_progress_tells_the_time_left_and_what_was_reused():
