@@ -5,8 +5,8 @@ import pytest
 
 from dragnb.errors import InputError
 from dragnb.task import DragTask
-from dragnb.ui import history, masks
-from dragnb.ui.picks import Picks
+from dragnb.ui import masks
+from dragnb.ui.picks import UNDO_LIMIT, Picks
 
 
 @pytest.fixture
@@ -248,15 +248,15 @@ def test_a_new_step_forgets_what_was_undone(picks):
 
 
 def test_the_history_is_bounded_and_its_ends_are_no_errors(picks):
-    for k in range(history.UNDO_LIMIT + 10):
+    for k in range(UNDO_LIMIT + 10):
         picks.set_points([(k, 1)])
-    for _ in range(history.UNDO_LIMIT + 50):
+    for _ in range(UNDO_LIMIT + 50):
         picks.undo()
 
     assert picks.points == [(9, 1)]
-    for _ in range(history.UNDO_LIMIT + 50):
+    for _ in range(UNDO_LIMIT + 50):
         picks.redo()
-    assert picks.points == [(history.UNDO_LIMIT + 9, 1)]
+    assert picks.points == [(UNDO_LIMIT + 9, 1)]
 
 
 def test_picks_go_on_from_a_task_and_give_it_back_unchanged(picture, tmp_path):
