@@ -18,8 +18,7 @@ from dragnb.task import DragTask
 from dragnb.ui import advice, files
 from dragnb.ui.panel import BIGGEST_BRUSH, TOOL_KEYS, Panel
 from dragnb.ui.picks import Picks
-from dragnb.ui.pointer import Hand
-from dragnb.ui.window import Window
+from dragnb.ui.pointer import Hand, Window
 
 __all__ = ["Picker", "Picks"]
 

@@ -5,8 +5,7 @@ import pytest
 
 from dragnb.errors import InputError
 from dragnb.ui.picks import Picks
-from dragnb.ui.pointer import Hand
-from dragnb.ui.window import CLOSEST, Window
+from dragnb.ui.pointer import CLOSEST, Hand, Window
 
 
 @pytest.fixture
