@@ -9,7 +9,7 @@ from dragnb.prepare import Event
 from dragnb.result import Result
 from dragnb.ui import frames
 from dragnb.ui.parts import W, picture, put, row, show_if
-from dragnb.ui.worker import Problem
+from dragnb.ui.session import Problem
 
 REUSED = "same picture, prompt and model: reused"
 NOTHING = "Nothing has been dragged yet: pick, then press Run."

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
+import threading
 import time
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,7 +22,156 @@ from dragnb.prepare import Event, Prepared
 from dragnb.result import Result
 from dragnb.store import Store, replacing
 from dragnb.task import DragTask
-from dragnb.ui.worker import Worker
+
+TELL_EVERY = 0.1  # seconds between two reports of progress, and between two live previews
+PREVIEW_SHARE = 5  # after a preview that took so long, the next one comes this many times as long later
+CLOSING = 5.0  # seconds that closing waits for the step under way; a download may take minutes
+FINISHING = ("decode", "done")  # too late to stop: the picture is there
+
+log = logging.getLogger(__name__)
+
+
+class Problem(NamedTuple):
+    """An error as a reader wants it: one line, and the traceback for those who ask."""
+
+    line: str
+    details: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Problem:
+        """InputErrors speak for themselves, anything else is named."""
+        line = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        return cls(" ".join(line.split()), "".join(traceback.format_exception(error)))
+
+
+class Worker:
+    """Does one job at a time in the background and says how it goes.
+
+    busy      the job's name; "" where there is none
+    began     the first event of each of its stages, without its data; progress: the last of each
+    preview   the newest picture of it
+    said      what happened last, in a line; problem: the error that ended it, until the next job
+    """
+
+    def __init__(self):
+        self.lock = threading.RLock()
+        self.busy, self.said = "", ""
+        self.problem: Problem | None = None
+        self.began: dict[str, Event] = {}
+        self.progress: dict[str, Event] = {}
+        self.preview: np.ndarray | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._threads: list[threading.Thread] = []
+        self._in_use = threading.Lock()  # held by whoever computes: hooks and processors are put on the model
+        self._stop, self._closed = threading.Event(), False
+        self._told = self._preview_after = 0.0
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after changes; it may be called from any thread."""
+        self._listeners.append(listener)
+
+    def do(self, name: str, events: Generator[Event], then: Callable = lambda data: None) -> None:
+        """Work through a generator of events; `then` is given the data of the last. InputError while busy.
+
+        Stop throws KeyboardInterrupt into the generator between two events, as Ctrl-C would.
+        """
+        with self.lock:
+            if self._closed:
+                raise InputError("this studio is closed; make a new one")
+            if self.busy:
+                raise InputError(f"a {self.busy} is being made; press Stop first, or wait for it")
+            self.busy, self.said, self.problem, self.preview = name, "", None, None
+            self.began, self.progress = {}, {}
+            self._stop.clear()
+        self._begin(self._work, events, then)
+
+    def stop(self) -> None:
+        """End the job at its next event."""
+        if self.busy:
+            self._stop.set()
+            self.say("stopping")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is worked on; False when that takes longer than `timeout` seconds."""
+        for thread in list(self._threads):
+            thread.join(timeout)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> None:
+        """End the job at its next event, tell nobody any more, take no other."""
+        self._closed = True
+        self._stop.set()
+        self._listeners.clear()
+        self.wait(CLOSING)
+
+    def say(self, line: str) -> None:
+        """Tell what happened."""
+        with self.lock:
+            self.said = line
+        self._tell()
+
+    def report(self, error: Exception) -> None:
+        """Tell of an error; nothing else changes."""
+        with self.lock:
+            self.problem = Problem.of(error)
+        self._tell()
+
+    def _begin(self, work: Callable, *args) -> None:
+        thread = threading.Thread(target=work, args=args, name="dragnb studio", daemon=True)
+        with self.lock:
+            self._threads = [t for t in self._threads if t.is_alive()] + [thread]
+        thread.start()
+        self._tell()
+
+    def _work(self, events: Generator[Event], then: Callable) -> None:
+        last, ended = None, {}
+        try:
+            with self._in_use:
+                while (event := self._next(events, last)) is not None:
+                    self._saw(event)
+                    last = event
+            then(last.data)
+        except KeyboardInterrupt:
+            ended = {"said": "stopped; there was nothing to keep yet"}
+        except Exception as error:
+            ended = {"said": "", "problem": Problem.of(error)}
+        finally:
+            events.close()
+        with self.lock:
+            vars(self).update(ended, busy="")
+        self._tell()
+
+    def _next(self, events: Generator[Event], last: Event | None) -> Event | None:
+        """The next event, None at the end; after Stop, what the job makes of a KeyboardInterrupt."""
+        if self._stop.is_set() and (last is None or last.stage not in FINISHING):
+            self._stop.clear()
+            return events.throw(KeyboardInterrupt())
+        if self._closed:
+            raise KeyboardInterrupt
+        return next(events, None)
+
+    def _saw(self, event: Event) -> None:
+        now = time.monotonic()
+        image = glimpse.preview(event) if now >= self._preview_after else None
+        if image is not None:
+            took = time.monotonic() - now
+            self._preview_after = now + max(TELL_EVERY, PREVIEW_SHARE * took)
+        with self.lock:
+            first = event.stage not in self.progress
+            self.progress[event.stage] = replace(event, data=None, prepared=None)
+            self.began.setdefault(event.stage, self.progress[event.stage])
+            self.preview = self.preview if image is None else image
+        if first or event.i == event.n or now - self._told >= TELL_EVERY:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        for listener in list(self._listeners):
+            try:
+                listener()
+            except Exception:  # a broken view must not end the work
+                log.exception("a listener failed")
+
 
 SECONDS = "seconds.json"  # in the cache folder: what a step of each stage took, by model, device and side
 DECIDED = {  # stage -> what of the settings decides its outcome

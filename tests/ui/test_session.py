@@ -16,8 +16,7 @@ from dragnb import glimpse, pipeline, prepare
 from dragnb.errors import InputError
 from dragnb.prepare import Event
 from dragnb.store import Store
-from dragnb.ui.session import SECONDS, Session, most_steps
-from dragnb.ui.worker import Worker
+from dragnb.ui.session import SECONDS, Session, Worker, most_steps
 
 PATIENCE = 120  # seconds; a run takes about one
 
@@ -151,7 +150,7 @@ def test_closing_does_not_wait_for_a_step_that_takes_minutes(monkeypatch):
         gone.wait(PATIENCE)
         yield Event("load", 1, 1, 0.0)
 
-    monkeypatch.setattr("dragnb.ui.worker.CLOSING", 0.05)
+    monkeypatch.setattr("dragnb.ui.session.CLOSING", 0.05)
     worker.do("drag", download(), lambda data: pytest.fail("it went on"))
     worker.close()
     gone.set()

@@ -18,8 +18,8 @@ from dragnb.task import DragTask
 from dragnb.ui import panels
 from dragnb.ui.knobs import SettingsPanel
 from dragnb.ui.picker import Picks
+from dragnb.ui.session import Problem
 from dragnb.ui.studio import Studio
-from dragnb.ui.worker import Problem
 
 PATIENCE = 120  # seconds; a run takes about one
 
