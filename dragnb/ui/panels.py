@@ -5,11 +5,151 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable
 
-from dragnb.prepare import Event
+from dragnb import config
+from dragnb.config import PROFILES, Settings
+from dragnb.errors import InputError
+from dragnb.prepare import Event, default_settings
 from dragnb.result import Result
 from dragnb.ui import frames
-from dragnb.ui.parts import W, picture, put, row, show_if
 from dragnb.ui.session import Problem
+
+MODELS = [("bundled clay model", "clay"), ("Stable Diffusion 1.5", "sd15"), ("folder, file or hub id", "")]
+NUMBERS = ("lora_steps", "drag_steps", "drag_lr", "lam", "r1", "r2", "block", "strength", "guidance", "seed")
+SWITCHES = {  # the setting that is zero, or False, where a stage is off
+    "lora_steps": (
+        "fine-tune",
+        "teaches the model this one picture; without it the picture loses its identity",
+    ),
+    "reference": (
+        "reference control",
+        "the way back looks at the original picture; without it details drift",
+    ),
+    "lam": ("mask term", "holds what is outside the mask while dragging; without it the rest drifts"),
+}
+
+
+class SettingsPanel:
+    """Model, canvas, profile, the numbers that matter with their meaning on hover, and a switch for each stage."""
+
+    def __init__(self, model, settings: Settings | None, side: int | None):
+        own = [] if isinstance(model, str) else [(model.name, model)]
+        self.models = narrow(W.Dropdown, options=MODELS + own, value="", description="model")
+        self.folder = narrow(W.Text, description="which", placeholder="folder, .safetensors or owner/name")
+        self.side = narrow(W.IntText, description="side, px")
+        hover(self.side, "longer side of the canvas, a multiple of 64; 0: the model's own")
+        self.profile = narrow(W.Dropdown, options=list(PROFILES), description="profile")
+        self.numbers, self.switches = {}, {}
+        for name in NUMBERS:
+            kind = W.IntText if isinstance(getattr(Settings, name), int) else W.FloatText
+            self.numbers[name] = hover(narrow(kind, description=name), config.meaning(name))
+        for name, (label, why) in SWITCHES.items():
+            box = W.Checkbox(value=True, description=label, indent=False)
+            box.layout = W.Layout(width="auto", margin="2px 10px 2px 2px")
+            self.switches[name] = hover(box, why)
+        self._listeners, self._busy = [], False
+        self.show(model, default_settings(model) if settings is None else settings, side)
+        self.models.observe(self._chosen, "value")
+        self.profile.observe(lambda _: self._fill(config.profile(self.profile.value)), "value")
+        for widget in (self.models, self.folder, self.side, *self.numbers.values(), *self.switches.values()):
+            widget.observe(lambda _: self._tell(), "value")
+        which = [self.models, self.profile, self.folder, self.side]
+        stages = row(W.HTML("stages:"), *self.switches.values())
+        self.widget = W.VBox([row(*which), stages, row(*self.numbers.values())])
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after every change, once for a profile that fills in many."""
+        self._listeners.append(listener)
+
+    def _tell(self) -> None:
+        if not self._busy:
+            for listener in self._listeners:
+                listener()
+
+    def show(self, model, settings: Settings, side: int | None) -> None:
+        """Fill in what a drag was made with."""
+        known = [value for _, value in self.models.options]
+        self.models.value = model if model in known else ""
+        self.folder.value = model if isinstance(model, str) and model not in known else ""
+        self.side.value = side or 0
+        self.profile.value = config.nearest_profile(settings)[0]
+        self._fill(settings)
+        self._which()
+
+    @property
+    def model(self):
+        """The model as `pipeline.run` takes it."""
+        found = self.models.value or self.folder.value.strip()
+        if not found:
+            raise InputError("model: say which, a folder, a .safetensors file or a hub id 'owner/name'")
+        return found
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as filled in; InputError names what is out of range."""
+        values = {name: widget.value for name, widget in self.numbers.items()}
+        values["reference"] = self.switches["reference"].value
+        for name in ("lora_steps", "lam"):
+            values[name] = values[name] if self.switches[name].value else 0
+        return self._base.replace(**values)
+
+    def _fill(self, settings: Settings) -> None:
+        self._base, usual, self._busy = settings, config.profile(self.profile.value), True
+        for name, switch in self.switches.items():
+            switch.value = bool(getattr(settings, name))
+        for name, widget in self.numbers.items():
+            shown = settings if name not in SWITCHES or self.switches[name].value else usual
+            widget.value = getattr(shown, name)
+        self._busy = False
+        self._tell()
+
+    def _chosen(self, change) -> None:
+        self._which()
+        if change["new"]:
+            self.profile.value = config.nearest_profile(default_settings(change["new"]))[0]
+
+    def _which(self) -> None:
+        show_if(not self.models.value, self.folder)
+
+
+try:
+    import ipywidgets as W
+except ImportError as error:
+    raise InputError("the studio needs ipywidgets: pip install 'dragnb[widgets]'") from error
+
+
+def hover(widget, text: str):
+    """Show `text` while the mouse is over the widget, in ipywidgets 7 and 8."""
+    setattr(widget, "tooltip" if widget.has_trait("tooltip") else "description_tooltip", text)
+    return widget
+
+
+def narrow(kind, **options):
+    """A widget with a label, two of which stand side by side. Each has a layout of its own: hiding one hides one."""
+    layout, style = W.Layout(width="204px"), {"description_width": "80px"}
+    return kind(layout=layout, style=style, **options)
+
+
+def picture(width: str) -> W.Image:
+    """A place for a JPEG; `put` fills it."""
+    return W.Image(format="jpeg", layout=W.Layout(width=width, max_width="100%", display="none"))
+
+
+def put(image: W.Image, jpeg: bytes) -> None:
+    """Show a JPEG there, or nothing: an empty one would be drawn as a broken picture."""
+    image.value = jpeg
+    show_if(jpeg, image)
+
+
+def show_if(yes, *widgets) -> None:
+    """Show widgets or hide them, all alike."""
+    for widget in widgets:
+        widget.layout.display = "" if yes else "none"
+
+
+def row(*children) -> W.HBox:
+    """Widgets side by side, in several rows where the page is narrow."""
+    return W.HBox(children, layout=W.Layout(flex_flow="row wrap"))
+
 
 REUSED = "same picture, prompt and model: reused"
 NOTHING = "Nothing has been dragged yet: pick, then press Run."

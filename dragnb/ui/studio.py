@@ -12,8 +12,7 @@ from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.task import DragTask
 from dragnb.ui import advice, export, frames, pages, panels
-from dragnb.ui.knobs import SettingsPanel
-from dragnb.ui.parts import W, picture, put, row
+from dragnb.ui.panels import SettingsPanel, W, picture, put, row
 from dragnb.ui.picker import Picker
 from dragnb.ui.session import Session, Snapshot
 

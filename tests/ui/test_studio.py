@@ -16,7 +16,7 @@ from dragnb.prepare import Event
 from dragnb.store import Store
 from dragnb.task import DragTask
 from dragnb.ui import panels
-from dragnb.ui.knobs import SettingsPanel
+from dragnb.ui.panels import SettingsPanel
 from dragnb.ui.picker import Picks
 from dragnb.ui.session import Problem
 from dragnb.ui.studio import Studio
