@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dragnb.errors import InputError
+from dragnb.store import replacing
 from dragnb.viz import HANDLE, TARGET
 
 JPEG_QUALITY = 85
 STAR = "#F0E442"
 LONGEST = 1024  # pixels of a picture on the screen
+FPS = 10
+HOLD = 1.5  # seconds that the last frame of a film stays
+FILM_SIDE = 512  # pixels
 SHARPEST = 512  # a smaller picture is enlarged, so that lines drawn on it stay thin
 
 
@@ -84,3 +93,54 @@ def curve(values, at: int, label: str, width: int = 320, height: int = 90) -> st
         f'<text x="4" y="14" font-size="12" fill="currentColor">{label}: {values[at]:.3g}, '
         f"from {low:.3g} to {high:.3g}</text></svg>"
     )
+
+
+def save_gif(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS) -> Path:
+    """Pictures, uint8 (h, w, 3), as an animated GIF that starts over after holding the last."""
+    pictures = [_small(frame) for frame in frames]
+    durations = [round(1000 / fps)] * (len(pictures) - 1) + [round(1000 * HOLD)]
+    with written(path) as temp:
+        options = dict(save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+        pictures[0].save(temp, "GIF", **options)
+    return Path(path)
+
+
+def save_mp4(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS) -> Path:
+    """Pictures as an MP4 (H.264) that plays in any browser; needs imageio-ffmpeg."""
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise InputError("an MP4 needs imageio-ffmpeg: pip install 'dragnb[video]'; or save a GIF") from error
+    pictures = [_even(_small(frame)) for frame in frames]
+    pictures += [pictures[-1]] * round(HOLD * fps)
+    with written(path) as temp:
+        writer = imageio_ffmpeg.write_frames(
+            str(temp), pictures[0].size, fps=fps, macro_block_size=2, output_params=["-f", "mp4"]
+        )
+        with contextlib.closing(writer):
+            writer.send(None)
+            for picture in pictures:
+                writer.send(picture.tobytes())
+    return Path(path)
+
+
+def _small(frame: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(frame)
+    picture.thumbnail((FILM_SIDE, FILM_SIDE))
+    return picture
+
+
+def _even(picture: Image.Image) -> Image.Image:
+    """H.264 takes sides of even numbers only."""
+    return picture.crop((0, 0, *(max(2, n // 2 * 2) for n in picture.size)))
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike) -> Iterator[Path]:
+    """`replacing`, with an error that says what to do."""
+    try:
+        with replacing(path) as temp:
+            yield temp
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path} cannot be written ({reason}); export to another folder") from error

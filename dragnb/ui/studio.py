@@ -11,10 +11,32 @@ import numpy as np
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.task import DragTask
-from dragnb.ui import advice, export, frames, pages, panels
+from dragnb.ui import advice, export, frames, panels
 from dragnb.ui.panels import SettingsPanel, W, picture, put, row
 from dragnb.ui.picker import Picker
 from dragnb.ui.session import Session, Snapshot
+
+_shown: dict[str, tuple[str, list]] = {}  # cell -> its newest run, and the pages that this run has shown
+
+
+def take_place(page, shell) -> None:
+    """The cell under way shows `page`: what its earlier run has shown is closed, unless a name still refers to it.
+
+    shell  IPython's; where that does not say which cell is run (a script, papermill), nothing is closed
+    """
+    asked = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell, run = asked.get("metadata", {}).get("cellId"), asked.get("header", {}).get("msg_id")
+    if not cell:
+        return
+    before, pages = _shown.get(cell, (run, []))
+    if before != run:
+        named = {id(value) for name, value in shell.user_ns.items() if not name.startswith("_")}
+        for old in pages:
+            if old is not page and id(old) not in named:
+                old.close()
+        pages = []
+    _shown[cell] = run, [*pages, page]
+
 
 EXPORTS = {
     "png": ("picture", "a PNG that carries its drag file, settings, seed, model and versions"),
@@ -154,7 +176,7 @@ class Studio:
             raise InputError("there is nothing to export yet; press Run first")
         result, path = snapshot.result, Path(f"{self._stem(snapshot)}.{kind}")
         if kind in ("gif", "mp4"):
-            save = {"gif": export.save_gif, "mp4": export.save_mp4}[kind]
+            save = {"gif": frames.save_gif, "mp4": frames.save_mp4}[kind]
             ways, targets = result.tracks_xy, result.task.targets
             self.session.film(
                 snapshot,
@@ -239,7 +261,7 @@ class Studio:
         from IPython import get_ipython
         from IPython.display import display
 
-        pages.take_place(self, get_ipython())
+        take_place(self, get_ipython())
         display(self.widget)
 
 

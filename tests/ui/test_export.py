@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from dragnb import config
 from dragnb.drag import DragState
 from dragnb.errors import InputError
 from dragnb.result import Result
-from dragnb.task import DragTask, provenance, read_record
-from dragnb.ui import export
+from dragnb.task import DragTask
+from dragnb.ui import export, frames
 
 
 @pytest.fixture
@@ -33,12 +32,6 @@ def result(drag_task):
     tracks = drag_task.handles[None]
     image = drag_task.image[::-1].copy()
     return Result(image, drag_task, settings, None, (state,), tracks, z, {}, frozenset(), record)
-
-
-@pytest.fixture
-def frames():
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 255, (75, 101, 3), dtype=np.uint8) for _ in range(4)]
 
 
 def full(*_, **__):
@@ -72,46 +65,14 @@ def test_a_picture_without_a_record_or_with_a_broken_drag_file_is_named(tmp_path
     assert read_record(broken) == {"a": 1}
 
 
-def test_a_gif_shows_all_frames_again_and_again_and_holds_the_last(frames, tmp_path):
-    with Image.open(export.save_gif(tmp_path / "way.gif", frames, fps=5)) as film:
-        durations = []
-        for k in range(film.n_frames):
-            film.seek(k)
-            durations.append(film.info["duration"])
-        assert film.size == (101, 75) and film.info["loop"] == 0
-    assert durations == [200, 200, 200, 1500]
-
-
-def test_large_frames_are_made_smaller(tmp_path):
-    with Image.open(export.save_gif(tmp_path / "way.gif", [np.zeros((400, 1024, 3), np.uint8)] * 2)) as film:
-        assert film.size == (512, 200)
-
-
-def test_an_mp4_is_one_also_for_odd_sizes(frames, tmp_path, caplog):
-    ffmpeg = pytest.importorskip(
-        "imageio_ffmpeg", reason="imageio-ffmpeg is missing: pip install 'dragnb[video]'"
-    )
-    path = export.save_mp4(tmp_path / "way.mp4", frames, fps=10)
-
-    count, seconds = ffmpeg.count_frames_and_secs(str(path))
-    assert path.read_bytes()[4:8] == b"ftyp" and count == 4 + 15 and seconds == pytest.approx(1.9, abs=0.2)
-    assert "divisible" not in caplog.text, "imageio would stretch them, and warn into the notebook"
-
-
-def test_a_missing_encoder_says_what_to_install(frames, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(InputError, match=r"pip install 'dragnb\[video\]'; or save a GIF"):
-        export.save_mp4(tmp_path / "way.mp4", frames)
-
-
 @pytest.mark.parametrize("kind", ["png", "gif", "ipynb"])
-def test_a_full_disk_is_one_line_and_leaves_what_was_there(kind, result, frames, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(kind, result, tmp_path, monkeypatch):
     path = tmp_path / f"cat.{kind}"
     path.write_text("the old one")
     monkeypatch.setattr(os, "fsync", full)
     save = {
         "png": lambda: export.save_png(path, result),
-        "gif": lambda: export.save_gif(path, frames),
+        "gif": lambda: frames.save_gif(path, [result.image] * 2),
         "ipynb": lambda: export.save_notebook(path, result),
     }
     named = "cat.zip" if kind == "ipynb" else path.name  # a notebook's drag file lies beside it

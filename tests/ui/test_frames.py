@@ -1,11 +1,13 @@
 """Pictures for the screen: each says what it is to say, at the place where it is."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dragnb.errors import InputError
 from dragnb.ui import frames
 
 
@@ -64,3 +66,41 @@ def test_a_curve_marks_its_step_and_says_the_value_for_those_who_do_not_see_it()
     assert 'aria-label="loss: 2 at step 1"' in svg and 'cx="104.0"' in svg
     assert "from 1 to 3" in svg
     assert "nan" not in frames.curve([1.0], 0, "loss"), "a drag of no step has one value"
+
+
+@pytest.fixture
+def pictures():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (75, 101, 3), dtype=np.uint8) for _ in range(4)]
+
+
+def test_a_gif_shows_all_frames_again_and_again_and_holds_the_last(pictures, tmp_path):
+    with Image.open(frames.save_gif(tmp_path / "way.gif", pictures, fps=5)) as film:
+        durations = []
+        for k in range(film.n_frames):
+            film.seek(k)
+            durations.append(film.info["duration"])
+        assert film.size == (101, 75) and film.info["loop"] == 0
+    assert durations == [200, 200, 200, 1500]
+
+
+def test_large_frames_are_made_smaller(tmp_path):
+    with Image.open(frames.save_gif(tmp_path / "way.gif", [np.zeros((400, 1024, 3), np.uint8)] * 2)) as film:
+        assert film.size == (512, 200)
+
+
+def test_an_mp4_is_one_also_for_odd_sizes(pictures, tmp_path, caplog):
+    ffmpeg = pytest.importorskip(
+        "imageio_ffmpeg", reason="imageio-ffmpeg is missing: pip install 'dragnb[video]'"
+    )
+    path = frames.save_mp4(tmp_path / "way.mp4", pictures, fps=10)
+
+    count, seconds = ffmpeg.count_frames_and_secs(str(path))
+    assert path.read_bytes()[4:8] == b"ftyp" and count == 4 + 15 and seconds == pytest.approx(1.9, abs=0.2)
+    assert "divisible" not in caplog.text, "imageio would stretch them, and warn into the notebook"
+
+
+def test_a_missing_encoder_says_what_to_install(pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(InputError, match=r"pip install 'dragnb\[video\]'; or save a GIF"):
+        frames.save_mp4(tmp_path / "way.mp4", pictures)
