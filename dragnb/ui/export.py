@@ -1,4 +1,4 @@
-"""What leaves the studio: a picture that says where it comes from, a film of the process, a notebook that repeats it.
+"""What leaves the studio: a picture that carries its drag and its record, and a notebook that repeats the drag.
 
 Every file is written beside its place and then renamed, so it is there as a whole or not at all.
 """
@@ -13,8 +13,8 @@ from PIL import Image
 
 from dragnb.config import nearest_profile
 from dragnb.errors import InputError
-from dragnb.result import Result
-from dragnb.ui.frames import written
+from dragnb.pipeline import Result
+from dragnb.ui.frames import writing
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "notebooks" / "00_quickstart.ipynb"
 
@@ -24,7 +24,7 @@ def save_png(path: str | os.PathLike, result: Result) -> Path:
 
     `DragTask.load(path)` reads the drag back, `task.read_record(path)` settings, seed, model, versions.
     """
-    with written(path) as temp:
+    with writing(path) as temp:
         info = taskfile.provenance(result.task.packed(), result.record)
         Image.fromarray(result.image).save(temp, "PNG", pnginfo=info)
     return Path(path)
@@ -48,7 +48,7 @@ def save_notebook(path: str | os.PathLike, result: Result, model: str = "clay") 
             cell["source"] = _with_values("".join(cell["source"]), values)
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
-    with written(path) as temp:
+    with writing(path) as temp:
         temp.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 

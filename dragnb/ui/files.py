@@ -21,11 +21,13 @@ from dragnb.ui.picks import Picks
 WEB = ("http://", "https://")
 MAX_BYTES = 512 * 2**20
 TIMEOUT = 20  # seconds
-NAME = 200  # bytes that are kept of a file's name; most disks take 255
+# bytes that are kept of a file's name; most disks take 255
+NAME = 200
 ARROW = "→"
 NOTEBOOK = "04_pick_points.ipynb"
 NUMBERS = re.compile(r"-?\d+(?:\.\d+)?")
-BETWEEN = re.compile(r"[\s,;:()\[\]>=→-]*")  # all that may stand between the numbers of a line
+# all that may stand between the numbers of a line
+BETWEEN = re.compile(r"[\s,;:()\[\]>=→-]*")
 
 
 def uploads(value) -> list[tuple[str, bytes]]:
@@ -64,7 +66,7 @@ def read_place(place: str) -> DragTask | np.ndarray:
         raise InputError("type a path or a web address first")
     if not place.lower().startswith(WEB):
         return read_path(Path(place).expanduser())
-    return read_bytes(unquote(urlparse(place).path), _fetched(place))
+    return read_bytes(unquote(urlparse(place).path), _fetch(place))
 
 
 def save(picks: Picks, place: str) -> Path:
@@ -75,7 +77,7 @@ def save(picks: Picks, place: str) -> Path:
     return picks.task().save(Path(place).expanduser())
 
 
-def _fetched(url: str) -> bytes:
+def _fetch(url: str) -> bytes:
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "dragnb"})  # some refuse Python's own
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
@@ -98,7 +100,7 @@ def _line(pair) -> str:
 
 
 def parse_table(text: str, known=()) -> list[tuple[float, float]]:
-    """The points that a table says. Lines as `table` writes those of `known` keep their digits beyond the shown."""
+    """The points of a table. A line as `table` writes it of `known` points keeps the digits that it does not show."""
     exact = {_line(known[k : k + 2]): known[k : k + 2] for k in range(0, len(known), 2)}
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     points = []
@@ -116,9 +118,9 @@ def parse_table(text: str, known=()) -> list[tuple[float, float]]:
 def parameters(picks: Picks) -> str:
     """The picks for notebook 04: as lines for its parameters cell, and as an option of papermill's command line."""
     points = [[int(v) if v.is_integer() else v for v in point] for point in picks.points]
-    given = {"points": points, "prompt": picks.prompt}
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
+    values = {"points": points, "prompt": picks.prompt}
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
     if picks.mask.any():
         lines.append("# the mask is not in here: save the drag file and give `task` instead")
-    option = shlex.quote(json.dumps(given, ensure_ascii=False))
+    option = shlex.quote(json.dumps(values, ensure_ascii=False))
     return "\n".join([*lines, "", f"papermill {NOTEBOOK} picked.ipynb -y {option}"])

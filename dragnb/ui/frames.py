@@ -1,4 +1,4 @@
-"""Pictures for the screen as plain arrays and bytes, quick enough to follow a slider: no figure is made for them."""
+"""Pictures for the screen, quick enough to follow a slider: no figure is made for them. And films: GIF, MP4."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from dragnb.viz import HANDLE, TARGET
 JPEG_QUALITY = 85
 STAR = "#F0E442"
 LONGEST = 1024  # pixels of a picture on the screen
+# pixels: a smaller picture is enlarged, so that lines drawn on it stay thin
+SHARPEST = 512
 FPS = 10
-HOLD = 1.5  # seconds that the last frame of a film stays
+# seconds that the last frame of a film stays
+HOLD = 1.5
 FILM_SIDE = 512  # pixels
-SHARPEST = 512  # a smaller picture is enlarged, so that lines drawn on it stay thin
 
 
 def jpeg(image: np.ndarray, side: int = LONGEST) -> bytes:
@@ -58,7 +60,7 @@ def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def marked(image: np.ndarray, tracks_xy: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The picture with each handle's way so far, (states, n, 2): circle, dots, star; and its target, a square."""
+    """The picture with each handle's path so far, (states, n, 2): circle, dots, star; and its target, a square."""
     h, w = image.shape[:2]
     scale = max(1, round(SHARPEST / max(w, h)))
     picture = Image.fromarray(image).resize((w * scale, h * scale), Image.Resampling.BILINEAR)
@@ -66,16 +68,16 @@ def marked(image: np.ndarray, tracks_xy: np.ndarray, targets: np.ndarray) -> np.
     r = max(picture.size) // 100 + 2
     places = (np.asarray(tracks_xy) + 0.5) * scale
     for track, target in zip(np.moveaxis(places, 1, 0), (np.asarray(targets) + 0.5) * scale, strict=True):
-        way = [tuple(xy) for xy in track.tolist()]
+        path = [tuple(xy) for xy in track.tolist()]
         for width, color in ((r, "white"), (max(1, r // 3), "black")):
-            draw.line(way, fill=color, width=width, joint="curve")
-        _dot(draw.rectangle, target, r, TARGET)
-        _dot(draw.ellipse, track[0], r, HANDLE)
+            draw.line(path, fill=color, width=width, joint="curve")
+        _mark(draw.rectangle, target, r, TARGET)
+        _mark(draw.ellipse, track[0], r, HANDLE)
         draw.regular_polygon((*track[-1].tolist(), r + 2), 3, fill=STAR, outline="black")
     return np.asarray(picture)
 
 
-def _dot(shape, xy, r: int, color: str) -> None:
+def _mark(shape, xy, r: int, color: str) -> None:
     shape((*(xy - r), *(xy + r)), fill=color, outline="white", width=2)
 
 
@@ -99,7 +101,7 @@ def save_gif(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float =
     """Pictures, uint8 (h, w, 3), as an animated GIF that starts over after holding the last."""
     pictures = [_small(frame) for frame in frames]
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [round(1000 * HOLD)]
-    with written(path) as temp:
+    with writing(path) as temp:
         options = dict(save_all=True, append_images=pictures[1:], duration=durations, loop=0)
         pictures[0].save(temp, "GIF", **options)
     return Path(path)
@@ -113,7 +115,7 @@ def save_mp4(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float =
         raise InputError("an MP4 needs imageio-ffmpeg: pip install 'dragnb[video]'; or save a GIF") from error
     pictures = [_even(_small(frame)) for frame in frames]
     pictures += [pictures[-1]] * round(HOLD * fps)
-    with written(path) as temp:
+    with writing(path) as temp:
         writer = imageio_ffmpeg.write_frames(
             str(temp), pictures[0].size, fps=fps, macro_block_size=2, output_params=["-f", "mp4"]
         )
@@ -136,7 +138,7 @@ def _even(picture: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def written(path: str | os.PathLike) -> Iterator[Path]:
+def writing(path: str | os.PathLike) -> Iterator[Path]:
     """`replacing`, with an error that says what to do."""
     try:
         with replacing(path) as temp:

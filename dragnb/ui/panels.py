@@ -5,25 +5,26 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable
 
+import ipywidgets as W
+
 from dragnb import config
 from dragnb.config import PROFILES, Settings
 from dragnb.errors import InputError
-from dragnb.prepare import Event, default_settings
-from dragnb.result import Result
+from dragnb.pipeline import Event, Result, default_settings
 from dragnb.ui import frames
-from dragnb.ui.session import Problem
+from dragnb.ui.controls import button, hover, narrow, paragraph, picture, put, row, show_if
+from dragnb.ui.worker import Problem
 
+REUSED = "same picture, prompt and model: reused"
+NOTHING = "Nothing has been dragged yet: pick, then press Run."
+LOOK = "Move the slider to see a step: its picture in one leap, its features, and a way to branch from there."
+STAGES = {"finetune": "fine-tune", "invert": "invert, record"}
 MODELS = [("bundled clay model", "clay"), ("Stable Diffusion 1.5", "sd15"), ("folder, file or hub id", "")]
 NUMBERS = ("lora_steps", "drag_steps", "drag_lr", "lam", "r1", "r2", "block", "strength", "guidance", "seed")
-SWITCHES = {  # the setting that is zero, or False, where a stage is off
-    "lora_steps": (
-        "fine-tune",
-        "teaches the model this one picture; without it the picture loses its identity",
-    ),
-    "reference": (
-        "reference control",
-        "the way back looks at the original picture; without it details drift",
-    ),
+# the setting that is zero, or False, where a stage is off: its label, its meaning
+SWITCHES = {
+    "lora_steps": ("fine-tune", "teaches the model this picture; without it the picture loses its identity"),
+    "reference": ("reference control", "denoising attends to the original picture; without it details drift"),
     "lam": ("mask term", "holds what is outside the mask while dragging; without it the rest drifts"),
 }
 
@@ -42,16 +43,16 @@ class SettingsPanel:
         for name in NUMBERS:
             kind = W.IntText if isinstance(getattr(Settings, name), int) else W.FloatText
             self.numbers[name] = hover(narrow(kind, description=name), config.meaning(name))
-        for name, (label, why) in SWITCHES.items():
+        for name, (label, meaning) in SWITCHES.items():
             box = W.Checkbox(value=True, description=label, indent=False)
             box.layout = W.Layout(width="auto", margin="2px 10px 2px 2px")
-            self.switches[name] = hover(box, why)
-        self._listeners, self._busy = [], False
+            self.switches[name] = hover(box, meaning)
+        self._listeners, self._filling = [], False
         self.show(model, default_settings(model) if settings is None else settings, side)
         self.models.observe(self._chosen, "value")
         self.profile.observe(lambda _: self._fill(config.profile(self.profile.value)), "value")
         for widget in (self.models, self.folder, self.side, *self.numbers.values(), *self.switches.values()):
-            widget.observe(lambda _: self._tell(), "value")
+            widget.observe(lambda _: self._notify(), "value")
         which = [self.models, self.profile, self.folder, self.side]
         stages = row(W.HTML("stages:"), *self.switches.values())
         self.widget = W.VBox([row(*which), stages, row(*self.numbers.values())])
@@ -60,8 +61,8 @@ class SettingsPanel:
         """Call `listener()` after every change, once for a profile that fills in many."""
         self._listeners.append(listener)
 
-    def _tell(self) -> None:
-        if not self._busy:
+    def _notify(self) -> None:
+        if not self._filling:
             for listener in self._listeners:
                 listener()
 
@@ -78,10 +79,10 @@ class SettingsPanel:
     @property
     def model(self):
         """The model as `pipeline.run` takes it."""
-        found = self.models.value or self.folder.value.strip()
-        if not found:
+        model = self.models.value or self.folder.value.strip()
+        if not model:
             raise InputError("model: say which, a folder, a .safetensors file or a hub id 'owner/name'")
-        return found
+        return model
 
     @property
     def settings(self) -> Settings:
@@ -93,14 +94,14 @@ class SettingsPanel:
         return self._base.replace(**values)
 
     def _fill(self, settings: Settings) -> None:
-        self._base, usual, self._busy = settings, config.profile(self.profile.value), True
+        self._base, usual, self._filling = settings, config.profile(self.profile.value), True
         for name, switch in self.switches.items():
             switch.value = bool(getattr(settings, name))
         for name, widget in self.numbers.items():
             shown = settings if name not in SWITCHES or self.switches[name].value else usual
             widget.value = getattr(shown, name)
-        self._busy = False
-        self._tell()
+        self._filling = False
+        self._notify()
 
     def _chosen(self, change) -> None:
         self._which()
@@ -109,54 +110,6 @@ class SettingsPanel:
 
     def _which(self) -> None:
         show_if(not self.models.value, self.folder)
-
-
-try:
-    import ipywidgets as W
-except ImportError as error:
-    raise InputError("the studio needs ipywidgets: pip install 'dragnb[widgets]'") from error
-
-
-def hover(widget, text: str):
-    """Show `text` while the mouse is over the widget, in ipywidgets 7 and 8."""
-    setattr(widget, "tooltip" if widget.has_trait("tooltip") else "description_tooltip", text)
-    return widget
-
-
-def narrow(kind, **options):
-    """A widget with a label, two of which stand side by side. Each has a layout of its own: hiding one hides one."""
-    layout, style = W.Layout(width="204px"), {"description_width": "80px"}
-    return kind(layout=layout, style=style, **options)
-
-
-def picture(width: str) -> W.Image:
-    """A place for a JPEG; `put` fills it."""
-    return W.Image(format="jpeg", layout=W.Layout(width=width, max_width="100%", display="none"))
-
-
-def put(image: W.Image, jpeg: bytes) -> None:
-    """Show a JPEG there, or nothing: an empty one would be drawn as a broken picture."""
-    image.value = jpeg
-    show_if(jpeg, image)
-
-
-def show_if(yes, *widgets) -> None:
-    """Show widgets or hide them, all alike."""
-    for widget in widgets:
-        widget.layout.display = "" if yes else "none"
-
-
-def row(*children) -> W.HBox:
-    """Widgets side by side, in several rows where the page is narrow."""
-    return W.HBox(children, layout=W.Layout(flex_flow="row wrap"))
-
-
-REUSED = "same picture, prompt and model: reused"
-NOTHING = "Nothing has been dragged yet: pick, then press Run."
-LOOK = (
-    "Move the slider to see a step: its picture in one leap, its features, and another way to go from there."
-)
-STAGES = {"finetune": "fine-tune", "invert": "invert, record"}
 
 
 class ResultPanel:
@@ -184,22 +137,21 @@ class ResultPanel:
         show_if(result is not None, self.view)
         show_if(result is not None and view == self.VIEWS[0], self.part)
         if result is None:
-            put(self.image, b"")
-            return
+            return put(self.image, b"")
         before, after = result.task.image, result.image
         if view == self.VIEWS[0]:
-            shown = frames.wipe(before, after, self.part.value)
+            drawn = frames.wipe(before, after, self.part.value)
         elif view == self.VIEWS[1]:
-            shown = frames.difference(before, after)
+            drawn = frames.difference(before, after)
         else:
-            shown = frames.marked(after, result.tracks_xy, result.task.targets)
-        put(self.image, frames.jpeg(frames.enlarged(shown, frames.SHARPEST)))
+            drawn = frames.marked(after, result.tracks_xy, result.task.targets)
+        put(self.image, frames.jpeg(frames.enlarged(drawn, frames.SHARPEST)))
 
 
 class TravelPanel:
     """Time travel: a slider over a drag's steps, with loss, handles, picture in one leap, and features.
 
-    look    asks for a step to be seen; `refresh` is given what was
+    look    called with a step to look at; `refresh` is given what comes of it
     branch  called with the step where a new drag shall begin
     """
 
@@ -208,11 +160,10 @@ class TravelPanel:
         self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="420px"))
         self.text = W.HTML()
         self.image, self.features = picture("300px"), picture("300px")
-        why = "a new drag from this step's latent, with other points or settings"
-        self.branch = W.Button(description="branch from here", tooltip=why)
-        self.branch.on_click(lambda _: branch(self.step.value))
+        meaning = "a new drag from this step's latent, with other points or settings"
+        self.branch = button("branch from here", meaning, lambda: branch(self.step.value))
         self.widget = W.VBox([row(self.step, self.branch), self.text, row(self.image, self.features)])
-        self.step.observe(self._moved, "value")
+        self.step.observe(self._choose_step, "value")
         self.show(None)
 
     def show(self, result: Result | None) -> None:
@@ -226,12 +177,12 @@ class TravelPanel:
         self._draw()
 
     def refresh(self, looks: dict) -> None:
-        """Draw what was seen meanwhile."""
+        """Draw the steps that were looked at meanwhile."""
         if looks.keys() != self._looks.keys():
             self._looks = looks
             self._draw()
 
-    def _moved(self, _) -> None:
+    def _choose_step(self, _) -> None:
         self._draw()
         if self._result is not None and self.step.value not in self._looks:
             self._look(self.step.value)
@@ -243,13 +194,13 @@ class TravelPanel:
         if result is None:
             self.text.value = NOTHING
             return
-        far = ", ".join(f"{d:.1f}" for d in result.states[step].distance.tolist())
-        said = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {far}"
-        self.text.value = said if self._looks else f"{said}<br>{LOOK}"
+        distances = ", ".join(f"{d:.1f}" for d in result.states[step].distance.tolist())
+        text = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {distances}"
+        self.text.value = text if self._looks else f"{text}<br>{LOOK}"
         if step in self._looks:
-            seen, tracks = self._looks[step], result.tracks_xy[: step + 1]
-            put(self.image, frames.jpeg(frames.marked(seen.image, tracks, result.task.targets)))
-            put(self.features, frames.jpeg(frames.enlarged(seen.features)))
+            view, tracks = self._looks[step], result.tracks_xy[: step + 1]
+            put(self.image, frames.jpeg(frames.marked(view.image, tracks, result.task.targets)))
+            put(self.features, frames.jpeg(frames.enlarged(view.features)))
 
 
 def progress(events: Iterable[Event], running: bool = True) -> str:
@@ -265,18 +216,18 @@ def progress(events: Iterable[Event], running: bool = True) -> str:
             note = f"{event.seconds:.1f} s" if event.n else "off"
         else:
             note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
-        most = event.n or 1
-        bar = f'<progress style="width: 36px" max="{most}" value="{most if over else event.i}"></progress>'
+        steps = event.n or 1
+        bar = f'<progress style="width: 36px" max="{steps}" value="{steps if over else event.i}"></progress>'
         name = STAGES.get(event.stage, event.stage)
         rows.append(f'<tr><td style="white-space: nowrap">{name}</td><td>{bar}</td><td>{note}</td></tr>')
     return f'<table style="line-height: 1.3">{"".join(rows)}</table>' if rows else ""
 
 
-def message(said: str, problem: Problem | None) -> str:
+def message(text: str, problem: Problem | None) -> str:
     """What happened, and an error as one line with its details folded; as HTML."""
-    text = html.escape(said)
+    text = html.escape(text)
     if problem is not None:
         line, details = html.escape(problem.line), html.escape(problem.details)
         details = f'<pre style="overflow: auto">{details}</pre>'
         text += f"<details><summary><b>&#9888; {line}</b></summary>{details}</details>"
-    return f'<div role="status" style="line-height: 1.4">{text}</div>'
+    return paragraph(text, 'role="status"')

@@ -17,16 +17,16 @@ UNDO_LIMIT = 100  # steps
 
 
 class History:
-    """Steps that can be undone and redone. Whoever inherits says how a state is kept, and how it comes back:
+    """Steps that can be undone and redone. A subclass says how a state is stored and restored:
 
-    _now()          the present state, as something that never changes and compares by what it holds
-    _restore(kept)  makes a kept state the present one
+    _state()        the present state as a value that never changes; equal states compare equal
+    _restore(state) makes a stored state the present one
     """
 
     def __init__(self):
         self._past: list = []
         self._future: list = []
-        self._before = None  # where the step under way began
+        self._before = None  # the state before the step under way
         self._listeners: list[Callable[[], object]] = []
 
     def on_change(self, listener: Callable[[], object]) -> None:
@@ -36,15 +36,15 @@ class History:
     def begin(self) -> None:
         """Start a step of several changes, such as a stroke; it lasts until `end` or `cancel`."""
         self.end()
-        self._before = self._now()
+        self._before = self._state()
 
     def end(self) -> None:
         """Finish the step; one that changed nothing leaves no trace."""
         before, self._before = self._before, None
-        if before is not None and before != self._now():
+        if before is not None and before != self._state():
             self._past = [*self._past[1 - UNDO_LIMIT :], before]
             self._future = []
-            self._tell()
+            self._notify()
 
     def cancel(self) -> None:
         """Take back what the step under way has done by now."""
@@ -85,25 +85,26 @@ class History:
     def _swap(self, source: str, other: str) -> None:
         self.end()  # a new step empties the future, so the lists are looked up afterwards
         if getattr(self, source):
-            getattr(self, other).append(self._now())
+            getattr(self, other).append(self._state())
             self._restore(getattr(self, source).pop())
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in list(self._listeners):
             listener()
 
 
-WIDE = 3 / 2  # a suggested mask reaches so far around a path, in lengths of the path
-LEAST = 1 / 5  # and at least so far, in longer sides of the picture
+# how far a suggested mask reaches around a path, in lengths of the path, and at least, in longer sides of the picture
+REACH, LEAST_REACH = 3 / 2, 1 / 5
 
 
 @dataclass(frozen=True)
-class Step:
-    """What undo goes back to, packed small."""
+class State:
+    """A state that undo goes back to, its mask compressed."""
 
     image: np.ndarray = field(compare=False)
-    picture: int  # its id: pictures are never written to, so the same array is the same picture
+    # pictures are never written to, so the same array is the same picture
+    image_id: int
     points: tuple
     mask: bytes
     prompt: str
@@ -121,44 +122,39 @@ class Picks(History):
 
     def __init__(self, image: np.ndarray, points=(), mask=None, prompt: str = "", name: str = ""):
         super().__init__()
-        self._own: np.ndarray | None = None  # the mask, once the step under way has made a copy to write on
-        self._become(image, points, mask, prompt, name)
+        self._mask_copy: np.ndarray | None = None  # the mask, once the step under way has copied it
+        self._fill_in(image, points, mask, prompt, name)
 
     @classmethod
     def of(cls, task: DragTask | np.ndarray) -> Picks:
         """The picks of a task, to go on from, or of a picture on which nothing is picked yet."""
-        return cls(*_content(task))
+        return cls(*_contents(task))
 
-    def _become(self, image, points=(), mask=None, prompt="", name=""):
+    def _fill_in(self, image, points=(), mask=None, prompt="", name=""):
         check_image(image)
-        size = image.shape[1], image.shape[0]
-        points = _checked(points, size)
-        mask = np.zeros(image.shape[:2], bool) if mask is None else check_mask(mask, size)
-        self.image, self.points, self.mask, self.prompt, self.name = image, points, mask, prompt, name
+        self.image, self.prompt, self.name = image, prompt, name
+        self.points = _check_points(points, self.size)
+        self.mask = np.zeros(image.shape[:2], bool) if mask is None else check_mask(mask, self.size)
 
     def load(self, task: DragTask | np.ndarray) -> None:
         """Put a task, or a bare picture, in the place of what is here; `undo` brings that back, picture and all."""
         with self.action():
-            self._become(*_content(task))
+            self._fill_in(*_contents(task))
 
     def begin(self) -> None:
         super().begin()
-        self._own = None
+        self._mask_copy = None
 
-    def _now(self) -> Step:
+    def _state(self) -> State:
         mask = zlib.compress(np.packbits(self.mask).tobytes(), 1)
-        return Step(self.image, id(self.image), tuple(self.points), mask, self.prompt, self.name)
+        return State(self.image, id(self.image), tuple(self.points), mask, self.prompt, self.name)
 
-    def _restore(self, step: Step) -> None:
-        self.image, self.points, self.prompt, self.name = (
-            step.image,
-            list(step.points),
-            step.prompt,
-            step.name,
-        )
-        bits = np.frombuffer(zlib.decompress(step.mask), np.uint8)
+    def _restore(self, state: State) -> None:
+        self.image, self.points = state.image, list(state.points)
+        self.prompt, self.name = state.prompt, state.name
+        bits = np.frombuffer(zlib.decompress(state.mask), np.uint8)
         h, w = self.image.shape[:2]
-        self.mask, self._own = np.unpackbits(bits, count=h * w).reshape(h, w).astype(bool), None
+        self.mask, self._mask_copy = np.unpackbits(bits, count=h * w).reshape(h, w).astype(bool), None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -205,14 +201,10 @@ class Picks(History):
         with self.action():
             self.points = [*self.points[: 2 * pair], *self.points[2 * pair + 2 :], *keep]
 
-    def remove_pair(self, pair: int) -> None:
-        """Delete a handle and its target."""
-        self.remove(2 * pair)
-
     def set_points(self, points) -> None:
         """Replace all points; InputError names the one that lies outside the picture."""
         with self.action():
-            self.points = _checked(points, self.size)
+            self.points = _check_points(points, self.size)
 
     def clear_points(self) -> None:
         self.set_points([])
@@ -220,16 +212,16 @@ class Picks(History):
     def stroke(self, start, end, radius: float, erase: bool = False) -> None:
         """Paint, or erase, with a round brush along the line between two places (x, y)."""
         with self.action():
-            masks.stroke(self._writable(), start, end, radius, not erase)
+            masks.stroke(self._mask_to_paint(), start, end, radius, not erase)
 
     def rectangle(self, corner, opposite, erase: bool = False) -> None:
         with self.action():
-            masks.rectangle(self._writable(), corner, opposite, not erase)
+            masks.rectangle(self._mask_to_paint(), corner, opposite, not erase)
 
     def lasso(self, places, erase: bool = False) -> None:
         """Paint, or erase, inside a closed line through places (x, y)."""
         with self.action():
-            masks.polygon(self._writable(), places, not erase)
+            masks.polygon(self._mask_to_paint(), places, not erase)
 
     def fill(self) -> None:
         """Paint what the paint encloses; InputError if it encloses nothing."""
@@ -248,7 +240,7 @@ class Picks(History):
             raise InputError("around the path: there is none yet; pick a handle and its target first")
         with self.action():
             for handle, target in pairs:
-                radius = max(WIDE * np.hypot(*np.subtract(target, handle)), LEAST * max(self.size))
+                radius = max(REACH * np.hypot(*np.subtract(target, handle)), LEAST_REACH * max(self.size))
                 self.stroke(handle, target, radius)
 
     def set_mask(self, mask) -> None:
@@ -259,9 +251,9 @@ class Picks(History):
     def clear_mask(self) -> None:
         self.set_mask(None)
 
-    def _writable(self) -> np.ndarray:
-        if self._own is not self.mask:
-            self.mask = self._own = self.mask.copy()
+    def _mask_to_paint(self) -> np.ndarray:
+        if self._mask_copy is not self.mask:
+            self.mask = self._mask_copy = self.mask.copy()
         return self.mask
 
     def set_prompt(self, prompt: str) -> None:
@@ -269,29 +261,28 @@ class Picks(History):
         with self.action():
             self.prompt = prompt
 
-    def says(self) -> str:
-        """One line on what is picked and what comes next."""
+    def summary(self) -> str:
+        """One line: what is picked and what comes next."""
         pairs = -(-len(self.points) // 2)
-        todo = "click its target" if self.waiting else "click a handle"
+        action = "click its target" if self.waiting else "click a handle"
         free = f"{self.mask.mean():.0%} may change" if self.mask.any() else "the whole picture may change"
-        return f"{pairs} {'pair' if pairs == 1 else 'pairs'}; {todo}; {free}"
+        return f"{pairs} {'pair' if pairs == 1 else 'pairs'}; {action}; {free}"
 
-    def task(self, prompt: str | None = None, name: str | None = None) -> DragTask:
+    def task(self, prompt: str | None = None) -> DragTask:
         """The drag task of the picks; InputError says what is missing."""
         handles, targets = pair_up(self.points)
-        mask = self.mask if self.mask.any() else None
-        prompt, name = self.prompt if prompt is None else prompt, self.name if name is None else name
-        return DragTask(self.image, handles, targets, mask, prompt, name)
+        mask, prompt = self.mask if self.mask.any() else None, self.prompt if prompt is None else prompt
+        return DragTask(self.image, handles, targets, mask, prompt, self.name)
 
 
-def _content(what: DragTask | np.ndarray) -> tuple:
+def _contents(what: DragTask | np.ndarray) -> tuple:
     if not isinstance(what, DragTask):
         return (what,)
     points = np.stack([what.handles, what.targets], axis=1).reshape(-1, 2)
     return what.image, points, what.mask, what.prompt, what.name
 
 
-def _checked(points, size: tuple[int, int]) -> list[tuple[float, float]]:
+def _check_points(points, size: tuple[int, int]) -> list[tuple[float, float]]:
     """Points as a list of (x, y), all of them on the picture."""
     w, h = size
     try:

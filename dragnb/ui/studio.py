@@ -6,38 +6,18 @@ import re
 import threading
 from pathlib import Path
 
+import ipywidgets as W
 import numpy as np
 
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.task import DragTask
-from dragnb.ui import advice, export, frames, panels
-from dragnb.ui.panels import SettingsPanel, W, picture, put, row
+from dragnb.ui import advice, controls, export, frames, panels
+from dragnb.ui.controls import picture, put, row
 from dragnb.ui.picker import Picker
 from dragnb.ui.session import Session, Snapshot
 
-_shown: dict[str, tuple[str, list]] = {}  # cell -> its newest run, and the pages that this run has shown
-
-
-def take_place(page, shell) -> None:
-    """The cell under way shows `page`: what its earlier run has shown is closed, unless a name still refers to it.
-
-    shell  IPython's; where that does not say which cell is run (a script, papermill), nothing is closed
-    """
-    asked = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    cell, run = asked.get("metadata", {}).get("cellId"), asked.get("header", {}).get("msg_id")
-    if not cell:
-        return
-    before, pages = _shown.get(cell, (run, []))
-    if before != run:
-        named = {id(value) for name, value in shell.user_ns.items() if not name.startswith("_")}
-        for old in pages:
-            if old is not page and id(old) not in named:
-                old.close()
-        pages = []
-    _shown[cell] = run, [*pages, page]
-
-
+# by the file's ending: the button and its meaning
 EXPORTS = {
     "png": ("picture", "a PNG that carries its drag file, settings, seed, model and versions"),
     "zip": ("drag file", "picture, points, mask and prompt, to go on from"),
@@ -46,11 +26,13 @@ EXPORTS = {
     "ipynb": ("open as notebook", "notebook 00 with this drag as its parameters"),
 }
 THUMBNAIL = 96  # pixels
-PICKER_WIDTH, SETTINGS_WIDTH = (
-    "530px",
-    "425px",
-)  # side by side in a notebook, the one below the other on a phone
-ARRIVED = 1.0  # pixels from the target: nothing is left to drag
+# side by side in a notebook, the one below the other on a phone
+PICKER_WIDTH, SETTINGS_WIDTH = "530px", "425px"
+# pixels from the target: nothing is left to drag
+ARRIVED = 1.0
+
+# cell -> its newest run, and the studios that this run has shown
+_shown: dict[str, tuple[str, list]] = {}
 
 
 class Studio:
@@ -61,26 +43,28 @@ class Studio:
     out    folder for what is exported
 
     Drags run in a thread of `session`, so the page stays awake; `session.wait()` waits for them. `close()` ends the
-    thread and lets go of the memory; so does running its cell again, unless a name still refers to the studio.
+    thread and frees the memory; so does running its cell again, unless a name still refers to the studio.
     """
 
     def __init__(self, what, model="clay", settings: Settings | None = None, side=None, store=None, out="."):
         self.session = Session(model, settings, store, side)
-        self._branch: tuple[Snapshot, int, np.ndarray] | None = None  # and the picture it was picked on
-        self.settings = SettingsPanel(model, settings, side)
+        # the snapshot and step that a branch begins at, and the picture it was picked on
+        self._branch: tuple[Snapshot, int, np.ndarray] | None = None
+        self.settings = panels.SettingsPanel(model, settings, side)
         self.picker = Picker(what, notes=self._notes)
         self.result = panels.ResultPanel()
         self.travel = panels.TravelPanel(self.session.look, lambda step: self._try(self.branch, step))
         self.out = W.Text(value=str(out), description="folder")
-        self._lock = threading.RLock()  # two threads may draw: the page's and the session's
+        # two threads may draw: the page's and the session's
+        self._lock = threading.RLock()
         self._drawn: Snapshot | None = None
         self._busy = ""
         self._stems: dict[Snapshot, str] = {}
         self.widget = self._build()
-        self.picker.on_change(self._picked)
+        self.picker.on_change(self._on_picks)
         self.settings.on_change(self.picker.refresh)
         self.session.on_change(self.refresh)
-        self._picked()
+        self._on_picks()
         self.refresh()
 
     def _build(self):
@@ -88,16 +72,15 @@ class Studio:
         self.run_button.button_style = "primary"
         self.stop_button = self._button("Stop", "keep what there is; again: at once", self.session.stop)
         self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
+        close = self._button("close", "end the thread, free the memory; export first", self.close)
         self.begins, self.progress, self.message, self.strip = W.HTML(), W.HTML(), W.HTML(), row()
         self.live = picture("300px")
         self.exports = {
-            kind: self._button(label, why, lambda kind=kind: self.export(kind))
-            for kind, (label, why) in EXPORTS.items()
+            kind: self._button(label, meaning, lambda kind=kind: self.export(kind))
+            for kind, (label, meaning) in EXPORTS.items()
         }
-        close = self._button("close", "end the thread, free the memory; export first", self.close)
-        tabs = W.Tab(
-            [self.result.widget, self.travel.widget, W.VBox([self.out, row(*self.exports.values())])]
-        )
+        exports = W.VBox([self.out, row(*self.exports.values())])
+        tabs = W.Tab([self.result.widget, self.travel.widget, exports])
         for k, title in enumerate(("result", "time travel", "export")):
             tabs.set_title(k, title)
         buttons = row(self.run_button, self.stop_button, self.next_button, close)
@@ -106,13 +89,11 @@ class Studio:
         left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
         return W.VBox([row(left, right), tabs, self.strip])
 
-    def _button(self, label: str, why: str, action):
-        button = W.Button(description=label, tooltip=why, layout=W.Layout(width="auto"))
-        button.on_click(lambda _: self._try(action))
-        return button
+    def _button(self, label: str, meaning: str, action):
+        return controls.button(label, meaning, lambda: self._try(action))
 
     def _try(self, action, *args) -> None:
-        """Do what was clicked; what goes wrong is told on the page, and nothing else changes."""
+        """Do what was clicked; an error is shown on the page, and nothing else changes."""
         try:
             self.session.problem = None
             action(*args)
@@ -130,31 +111,30 @@ class Studio:
         session.settings, session.model, session.side = panel.settings, panel.model, panel.side.value or None
 
     def _notes(self, picks) -> list[str]:
-        """What is said beside the canvas: of the picks, of the settings, and what the drag will take."""
+        """What is written beside the canvas: on the picks, on the settings, and how long the drag will take."""
         session = self.session
         try:
             self._take_settings()
-            said = advice.notes(picks, session.settings, session.canvas_side())
+            notes = advice.notes(picks, session.settings, session.canvas_side())
             image = self._branch[0].result.task.image if self._branch else picks.image
             seconds = session.estimate(image, picks.prompt)
-            return (
-                said
-                if seconds is None
-                else [*said, f"Run will take about {seconds:.0f} s, by the last drag of this model here"]
-            )
         except InputError as error:
             return [*advice.notes(picks), str(error)]
+        if seconds is not None:
+            notes.append(f"Run will take about {seconds:.0f} s, by the last drag of this model here")
+        return notes
 
     def branch(self, step: int) -> None:
         """Pick the next drag on the picture as it was at this step of the shown one; Run begins at its latent."""
-        shown, look = self.session.shown, self.session.looks.get(step)
-        if shown is None or look is None:
+        shown, view = self.session.shown, self.session.looks.get(step)
+        if shown is None or view is None:
             raise InputError(f"step {step} was not looked at yet; move the slider of the time travel there")
         task, places = shown.result.task, shown.result.tracks_xy[step].round()
         left = np.abs(places - task.targets).max(axis=1) >= ARRIVED
+        what = view.image
         if left.any():
-            moved = DragTask(look.image, places[left], task.targets[left], task.mask, task.prompt, task.name)
-        self._load(moved if left.any() else look.image, task.prompt, (shown, step))
+            what = DragTask(view.image, places[left], task.targets[left], task.mask, task.prompt, task.name)
+        self._load(what, task.prompt, (shown, step))
 
     def next_round(self) -> None:
         """The shown result becomes the picture to pick on."""
@@ -166,7 +146,7 @@ class Studio:
     def go_back(self, snapshot: Snapshot) -> None:
         """Show an earlier drag again, with its points and settings, to look at it or to go on from it."""
         self.settings.show(snapshot.model, snapshot.result.settings, snapshot.side)
-        self._load(snapshot.result.task, snapshot.result.task.prompt, snapshot.began)
+        self._load(snapshot.result.task, snapshot.result.task.prompt, snapshot.start)
         self.session.show(snapshot)
 
     def export(self, kind: str) -> None:
@@ -176,12 +156,13 @@ class Studio:
             raise InputError("there is nothing to export yet; press Run first")
         result, path = snapshot.result, Path(f"{self._stem(snapshot)}.{kind}")
         if kind in ("gif", "mp4"):
-            save = {"gif": frames.save_gif, "mp4": frames.save_mp4}[kind]
-            ways, targets = result.tracks_xy, result.task.targets
+            save, tracks = getattr(frames, f"save_{kind}"), result.tracks_xy
             self.session.film(
                 snapshot,
-                lambda pictures: save(path, pictures),
-                lambda step, image: frames.marked(image, ways[: step + 1], targets),
+                lambda pictures: save(
+                    path,
+                    [frames.marked(image, tracks[: k + 1], result.task.targets) for k, image in pictures],
+                ),
             )
             return
         if kind == "png":
@@ -191,7 +172,7 @@ class Studio:
         else:
             model = snapshot.model if isinstance(snapshot.model, str) else snapshot.model.name
             export.save_notebook(path, result, model)
-        self.session.say(f"saved: {path}")
+        self.session.report(f"saved: {path}")
 
     def close(self) -> None:
         """End the thread, drop pictures, states and models, take the widgets off the page."""
@@ -207,13 +188,12 @@ class Studio:
         with session.lock:
             events, looks = list(session.progress.values()), dict(session.looks)
             busy, shown, snapshots = session.busy, session.shown, list(session.snapshots)
-            said, problem, preview = session.said, session.problem, session.preview
+            message, problem, preview = session.message, session.problem, session.preview
         with self._lock:
             ended, self._busy = self._busy and not busy, busy
-            self.run_button.disabled = bool(busy)
-            self.stop_button.disabled = not busy
+            self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
             self.progress.value = panels.progress(events, bool(busy))
-            self.message.value = panels.message(said, problem)
+            self.message.value = panels.message(message, problem)
             if busy != "drag":  # then it shows how the last one ended
                 preview = shown and shown.result.image
             put(self.live, b"" if preview is None else frames.jpeg(preview))
@@ -222,27 +202,27 @@ class Studio:
                 self.result.show(shown and shown.result)
                 self.travel.show(shown and shown.result)
             self.travel.refresh(looks)
-            for k, snapshot in enumerate(snapshots[len(self.strip.children) :], len(self.strip.children) + 1):
-                self.strip.children = (*self.strip.children, self._thumbnail(k, snapshot))
-        if ended:  # what a drag takes is known better now
+            for snapshot in snapshots[len(self.strip.children) :]:
+                self.strip.children = (*self.strip.children, self._thumbnail(snapshot))
+        if ended:  # how long a drag takes is known better now
             self.picker.refresh()
 
-    def _thumbnail(self, k: int, snapshot: Snapshot):
+    def _thumbnail(self, snapshot: Snapshot):
         image = W.Image(value=frames.jpeg(snapshot.result.image, THUMBNAIL), format="jpeg")
-        return W.VBox([image, self._button(f"{k}", "go back to this drag", lambda: self.go_back(snapshot))])
+        number = f"{len(self.strip.children) + 1}"
+        return W.VBox([image, self._button(number, "go back to this drag", lambda: self.go_back(snapshot))])
 
-    def _load(self, what, prompt: str, began: tuple[Snapshot, int] | None = None) -> None:
+    def _load(self, what, prompt: str, start: tuple[Snapshot, int] | None = None) -> None:
         self._branch = None
         self.picker.load(what)
         self.picker.picks.set_prompt(prompt)
-        self._branch = began and (*began, self.picker.picks.image)
-        self._picked()
+        self._branch = start and (*start, self.picker.picks.image)
+        self._on_picks()
         self.picker.refresh()
 
-    def _picked(self) -> None:
+    def _on_picks(self) -> None:
         """The picks changed: another picture ends a branch."""
-        picks = self.picker.picks
-        if self._branch and not _same(picks.image, self._branch[2]):
+        if self._branch and not np.array_equal(self.picker.picks.image, self._branch[2]):
             self._branch = None
         step = self._branch and self._branch[1]
         self.begins.value = f"Run begins at step {step} of the drag it branches from." if self._branch else ""
@@ -261,12 +241,27 @@ class Studio:
         from IPython import get_ipython
         from IPython.display import display
 
-        take_place(self, get_ipython())
+        close_replaced(self, get_ipython())
         display(self.widget)
 
 
-def _same(image: np.ndarray, other: np.ndarray) -> bool:
-    return image is other or np.array_equal(image, other)
+def close_replaced(studio, shell) -> None:
+    """The cell under way shows `studio`: what its earlier run has shown is closed, unless a name still refers to it.
+
+    shell  IPython's; where that does not say which cell is run (a script, papermill), nothing is closed
+    """
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell, run = request.get("metadata", {}).get("cellId"), request.get("header", {}).get("msg_id")
+    if not cell:
+        return
+    last_run, studios = _shown.get(cell, (run, []))
+    if last_run != run:
+        named = {id(value) for name, value in shell.user_ns.items() if not name.startswith("_")}
+        for old in studios:
+            if old is not studio and id(old) not in named:
+                old.close()
+        studios = []
+    _shown[cell] = run, [*studios, studio]
 
 
 def _close(widget) -> None:

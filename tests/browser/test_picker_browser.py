@@ -11,14 +11,14 @@ pytestmark = pytest.mark.browser
 
 CELL = """
 import numpy as np
-from dragnb.ui.picker import Picker
+from dragnb.ui import Picker
 
 w, h = {size}
 y, x = np.mgrid[:h, :w]
 image = np.stack([x * 255 // w, y * 255 // h, 128 + 0 * x], axis=-1).astype("uint8")
 p = Picker(image, side={side})
 if {css!r}:
-    p.easel.sheet.layout.width = {css!r}
+    p.canvas.widget.layout.width = {css!r}
 
 def box():
     y, x = np.nonzero(p.picks.mask)
@@ -63,9 +63,9 @@ def test_points_and_mask_are_where_they_were_put_on_any_screen(notebook, css, ra
     assert near(page.ask("p.picks.points"), wanted, slack)
 
     page.button("brush")
-    page.until(lambda: page.ask("p.hand.tool") == "brush")
+    page.until(lambda: page.ask("p.pointer.tool") == "brush")
     page.drag((50, 150), (200, 150), touch=touch)
-    page.until(lambda: page.ask("box() is not None and not p.hand.busy"))
+    page.until(lambda: page.ask("box() is not None and not p.pointer.pressed"))
     assert near([page.ask("box()")], [(38, 138, 212, 162)], slack)
 
     page.until(lambda: abs(page.pixel(60, 240)[0] - dimmed(60)) < 6)
@@ -86,7 +86,7 @@ def test_a_page_loaded_again_shows_points_mask_and_picture_and_goes_on(notebook)
     page = notebook(cell(), name="reload.ipynb")
     page.drag((100, 60), (180, 90))
     page.button("rectangle")
-    page.until(lambda: page.ask("p.hand.tool") == "rectangle")
+    page.until(lambda: page.ask("p.pointer.tool") == "rectangle")
     page.drag((60, 30), (240, 130))
     page.until(lambda: page.ask("box() is not None"))
     before = page.ask("[p.picks.points, box()]")
@@ -152,13 +152,15 @@ def test_a_pen_draws_two_fingers_zoom_and_tab_leaves_the_canvas(notebook):
     page.fingers("touchStart", (100, 100), (200, 100))
     page.fingers("touchMove", (50, 100), (250, 100))
     page.fingers("touchEnd")
-    page.until(lambda: page.ask("p.hand.window.zoom") == 2 and not page.ask("p.hand.pinching"))
+    page.until(lambda: page.ask("p.pointer.viewport.zoom") == 2 and not page.ask("p.pointer.pinching"))
     assert page.ask("p.picks.points") == []
 
     page.key("0")
     page.drag((100, 60), (180, 90), pen=True)
     page.until(
-        lambda: near(page.ask("p.picks.points"), [(100, 60), (180, 90)], 1) and not page.ask("p.hand.busy")
+        lambda: (
+            near(page.ask("p.picks.points"), [(100, 60), (180, 90)], 1) and not page.ask("p.pointer.pressed")
+        )
     )
     page.key("c")
     page.until(lambda: page.ask("p.picks.points") == [])
@@ -184,11 +186,11 @@ def test_two_pickers_at_once_keep_their_points_masks_and_pictures_apart(notebook
     page.canvas = page.page.locator(".jp-OutputArea canvas").nth(1)
     page.canvas.scroll_into_view_if_needed()
     page.button("brush", 1)
-    page.until(lambda: page.ask("q.hand.tool") == "brush")
+    page.until(lambda: page.ask("q.pointer.tool") == "brush")
     page.drag((50, 150), (200, 150))
-    page.until(lambda: page.ask("bool(q.picks.mask.any()) and not q.hand.busy"))
+    page.until(lambda: page.ask("bool(q.picks.mask.any()) and not q.pointer.pressed"))
     page.until(lambda: abs(page.pixel(60, 240)[0] - dimmed(60)) < 6)
-    assert page.ask("[len(p.picks.points), bool(p.picks.mask.any()), p.hand.tool]") == [2, False, "points"]
+    assert page.ask("[len(p.picks.points), bool(p.picks.mask.any()), p.pointer.tool]") == [2, False, "points"]
     assert page.ask("q.picks.points") == []
     page.shot("picker-two")
     assert not page.errors
@@ -211,11 +213,11 @@ p.on = timed
 def test_a_large_picture_is_painted_and_zoomed_without_delay(notebook):
     page = notebook(cell((2048, 1365), side=768, more=TIMER), name="large.ipynb")
     page.button("brush")
-    page.until(lambda: page.ask("p.hand.tool") == "brush")
+    page.until(lambda: page.ask("p.pointer.tool") == "brush")
 
     page.drag((100, 100), (700, 400), steps=100)
     lifted = time.monotonic()
-    page.until(lambda: abs(page.pixel(200, 150)[0] - red(200, 768)) < 6 and page.ask("not p.hand.busy"))
+    page.until(lambda: abs(page.pixel(200, 150)[0] - red(200, 768)) < 6 and page.ask("not p.pointer.pressed"))
     seen = time.monotonic() - lifted
     assert abs(page.pixel(200, 300)[0] - dimmed(200, 768)) < 6
     spent, moves = page.ask("spent"), page.ask("spent[1:-1]")
@@ -224,7 +226,7 @@ def test_a_large_picture_is_painted_and_zoomed_without_delay(notebook):
     page.until(lambda: page.ask("p.scale") > 1)
     page.shot("picker-large")
 
-    page.ask("[spent.clear(), timed.__globals__.update(plain=lambda: p.easel.redraw()), timed()][0]")
+    page.ask("[spent.clear(), timed.__globals__.update(plain=lambda: p.canvas.redraw()), timed()][0]")
     (whole,) = page.ask("spent")
     print(
         f"\n{len(moves)} moves: {1000 * sum(moves):.0f} ms in the kernel, {1000 * sum(spent):.0f} ms with press"

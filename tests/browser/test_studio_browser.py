@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 WIDE = {"width": 1400, "height": 1750}  # all of the studio
 STUDIO = """
 from dragnb import clay, config
-from dragnb.ui.studio import Studio
+from dragnb.ui import Studio
 quick = config.profile("clay", lora_steps=5, steps=10, drag_steps=60, stop=0.0)
 task = clay.task(810001, "rabbit", "stretch").task
 {name} = Studio(task, "clay", quick, out="exports")
@@ -48,7 +48,7 @@ def test_run_stop_travel_branch_and_reload(notebook):
     page.until(lambda: "Run begins at step" in page.ask("studio.begins.value"))
     page.button("Run")
     page.until(lambda: page.ask("len(studio.session.snapshots)") == 2)
-    assert page.ask("studio.session.shown.began[0] is studio.session.snapshots[0]")
+    assert page.ask("studio.session.shown.start[0] is studio.session.snapshots[0]")
     assert page.ask("studio.session.problem") is None
     page.shot("studio-branched")
 
@@ -66,7 +66,7 @@ PROGRESS = (
     "(lambda s: [len(s.progress), getattr(s.progress.get('drag'), 'i', 0), len(s.snapshots)])(studio.session)"
 )
 FIRST = (
-    "from dragnb import clay\nfrom dragnb.ui.studio import Studio",
+    "from dragnb import clay\nfrom dragnb.ui import Studio",
     'picture = clay.task(810001, "rabbit", "stretch").task.image',
     'studio = Studio(picture, out="exports")\nstudio',
 )

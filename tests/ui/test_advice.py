@@ -27,6 +27,13 @@ def test_a_prompt_that_is_missing_is_asked_for(picks):
     ]
 
 
+def test_a_prompt_that_is_too_long_is_said_to_be_cut_off(picks):
+    picks.set_prompt("word " * 60)
+    assert notes(picks) == []
+    picks.set_prompt("word " * 61)
+    assert notes(picks) == ["the prompt has 61 words; what goes beyond the model's 77 tokens is cut off"]
+
+
 def test_an_empty_and_a_full_mask_are_explained(picks):
     picks.clear_mask()
     assert notes(picks) == ["no mask: the whole picture may change; paint what may, and the rest is held"]

@@ -16,7 +16,8 @@ from PIL import Image, PngImagePlugin
 
 from dragnb.errors import InputError
 from dragnb.task import DragTask
-from dragnb.ui.picker import Picker, Picks
+from dragnb.ui.picker import Picker
+from dragnb.ui.picks import Picks
 
 ipycanvas = pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
 ipywidgets = pytest.importorskip("ipywidgets")
@@ -46,15 +47,15 @@ def sent(monkeypatch):
 
 def event(picker, kind, **content):
     """A message from the browser."""
-    picker.easel.sheet[2]._handle_frontend_event(None, {"event": kind} | content, [])
+    picker.canvas.widget[2]._handle_frontend_event(None, {"event": kind} | content, [])
 
 
-def mouse(picker, *places, lift=True):
-    """Press at the first place of the picture, move over the others, lift."""
+def mouse(picker, *places, release=True):
+    """Press at the first place of the picture, move over the others, release."""
     for k, place in enumerate(places):
-        x, y = picker.hand.window.on_sheet(*place)
+        x, y = picker.pointer.viewport.to_canvas(*place)
         event(picker, "mouse_move" if k else "mouse_down", x=x, y=y)
-    if lift:
+    if release:
         event(picker, "mouse_up", x=x, y=y)
 
 
@@ -63,8 +64,8 @@ def key(picker, name, shift=False, ctrl=False):
 
 
 def test_the_canvas_has_the_pictures_shape_and_turns_its_own_pixels_into_the_pictures(picker):
-    assert (picker.easel.sheet.width, picker.easel.sheet.height) == (300, 180)
-    assert picker.easel.sheet.layout.width == "300px", "else it stretches over the page"
+    assert (picker.canvas.widget.width, picker.canvas.widget.height) == (300, 180)
+    assert picker.canvas.widget.layout.width == "300px", "else it stretches over the page"
 
     event(
         picker, "mouse_down", x=21.0, y=41.0
@@ -77,7 +78,7 @@ def test_the_canvas_has_the_pictures_shape_and_turns_its_own_pixels_into_the_pic
 def test_the_length_in_pixels_of_the_picture_is_written_while_the_arrow_is_drawn(picker, monkeypatch):
     written = []
     monkeypatch.setattr(ipycanvas.Canvas, "fill_text", lambda self, text, *_: written.append(text))
-    mouse(picker, (20, 20), (50, 60), lift=False)
+    mouse(picker, (20, 20), (50, 60), release=False)
     assert written[-2:] == ["1", "50 px"]
     event(picker, "mouse_move", x=2 * 60 + 1, y=2 * 20 + 1)
     assert written[-1] == "40 px"
@@ -88,9 +89,9 @@ def test_mouse_touch_and_a_pointer_that_leaves_all_end_a_gesture(picker):
     event(picker, "touch_start", touches=[{"x": 41, "y": 81}])
     event(picker, "touch_move", touches=[{"x": 141, "y": 81}])
     event(picker, "touch_end", touches=[])
-    mouse(picker, (20, 60), (60, 60), lift=False)
+    mouse(picker, (20, 60), (60, 60), release=False)
     event(picker, "mouse_out", x=305, y=121)
-    mouse(picker, (100, 80), lift=False)
+    mouse(picker, (100, 80), release=False)
     event(picker, "touch_cancel", touches=[])
     event(picker, "mouse_move", x=0, y=0)
 
@@ -105,12 +106,12 @@ def test_every_action_has_a_button_and_a_key_that_do_the_same(picture):
         picker.picks.rectangle((10, 10), (30, 30))
         picker.picks.rectangle((15, 15), (25, 25), erase=True)
         mouse(picker, (60, 20))
-        picker.hand.window.zoom_by(1.2, 0, 0)
+        picker.pointer.viewport.zoom_by(1.2, 0, 0)
         return picker
 
     def state(picker):
-        picks, window = picker.picks, picker.hand.window
-        return picks.points, picks.mask.tobytes(), (window.zoom, window.left), picker.hand.selected
+        picks, window = picker.picks, picker.pointer.viewport
+        return picks.points, picks.mask.tobytes(), (window.zoom, window.left), picker.pointer.selected
 
     names = list(picked().panel.buttons)
     assert len(names) == 13
@@ -121,7 +122,7 @@ def test_every_action_has_a_button_and_a_key_that_do_the_same(picture):
             before = state(clicked)
 
         clicked.panel.buttons[name].click()
-        key(pressed, clicked._actions[name][0])
+        key(pressed, clicked._actions[name].key)
 
         assert state(clicked) == state(pressed) != before, name
 
@@ -129,12 +130,12 @@ def test_every_action_has_a_button_and_a_key_that_do_the_same(picture):
 def test_keys_choose_tools_sizes_and_shift_points_but_leave_the_browsers_own_alone(picker):
     for name, tool in zip("brlhp", ("brush", "rectangle", "lasso", "pan", "points"), strict=True):
         key(picker, name)
-        assert picker.hand.tool == picker.mode.value == tool
+        assert picker.pointer.tool == picker.mode.value == tool
     key(picker, "e")
     key(picker, "]")
-    assert picker.hand.erase and picker.hand.radius == picker.brush.value == 16
+    assert picker.pointer.erase and picker.pointer.radius == picker.brush.value == 16
     key(picker, "[")
-    assert picker.hand.radius == 12
+    assert picker.pointer.radius == 12
 
     mouse(picker, (20, 20), (60, 20))
     key(picker, "ArrowLeft", shift=True)
@@ -150,20 +151,20 @@ def test_keys_choose_tools_sizes_and_shift_points_but_leave_the_browsers_own_alo
 
 def test_undo_in_the_middle_of_a_stroke_takes_the_stroke_and_ends_it(picker):
     key(picker, "b")
-    mouse(picker, (20, 20), (60, 20), lift=False)
+    mouse(picker, (20, 20), (60, 20), release=False)
 
     key(picker, "z")
     event(picker, "mouse_move", x=250, y=100)
 
-    assert not picker.picks.mask.any() and not picker.hand.busy
+    assert not picker.picks.mask.any() and not picker.pointer.pressed
 
 
 def test_the_wheel_zooms_where_the_pointer_is(picker):
     event(picker, "mouse_move", x=200, y=100)
-    place = picker.hand.window.on_picture(200, 100)
+    place = picker.pointer.viewport.to_picture(200, 100)
     event(picker, "mouse_wheel", x=0, y=-300)
 
-    assert picker.scale > 3 and np.allclose(picker.hand.window.on_picture(200, 100), place)
+    assert picker.scale > 3 and np.allclose(picker.pointer.viewport.to_picture(200, 100), place)
 
 
 def test_a_pinch_zooms_and_leaves_no_point(picker):
@@ -173,7 +174,7 @@ def test_a_pinch_zooms_and_leaves_no_point(picker):
     event(picker, "touch_end", touches=[{"x": 50, "y": 90}])
     event(picker, "touch_move", touches=[{"x": 90, "y": 90}])
     event(picker, "touch_end", touches=[])
-    assert picker.hand.window.zoom == 2 and picker.picks.points == [] and not picker.picks.can_undo
+    assert picker.pointer.viewport.zoom == 2 and picker.picks.points == [] and not picker.picks.can_undo
 
     event(picker, "touch_start", touches=[{"x": 100, "y": 90}])
     event(picker, "touch_end", touches=[])
@@ -182,11 +183,13 @@ def test_a_pinch_zooms_and_leaves_no_point(picker):
 
 def test_tab_lets_the_canvas_go_and_changes_nothing(picker, monkeypatch):
     let_go = []
-    monkeypatch.setattr(type(picker.easel.sheet), "blur", lambda sheet: let_go.append(sheet), raising=False)
+    monkeypatch.setattr(
+        type(picker.canvas.widget), "blur", lambda canvas: let_go.append(canvas), raising=False
+    )
     mouse(picker, (20, 20), (60, 20))
     key(picker, "Tab")
     key(picker, "Tab", shift=True)
-    assert let_go == [picker.easel.sheet] * 2 and picker.picks.points == [(20, 20), (60, 20)]
+    assert let_go == [picker.canvas.widget] * 2 and picker.picks.points == [(20, 20), (60, 20)]
 
 
 def test_two_pickers_on_one_page_share_nothing(picture):
@@ -195,7 +198,7 @@ def test_two_pickers_on_one_page_share_nothing(picture):
     key(other, "b")
     mouse(other, (100, 60), (120, 60))
     assert one.picks.points == [(20, 20), (60, 20)] and not one.picks.mask.any()
-    assert other.picks.points == [] and other.picks.mask.any() and one.hand.tool == "points"
+    assert other.picks.points == [] and other.picks.mask.any() and one.pointer.tool == "points"
 
 
 def test_what_is_picked_and_what_is_doubtful_is_said_as_one_goes(picker):
@@ -258,11 +261,11 @@ def test_a_picture_is_uploaded_again_and_again_and_undo_brings_the_old_one_back(
     for _ in range(2):
         picker.panel.upload.set_trait("value", uploaded("red.png", png((40, 80))))
         assert picker.picks.size == (40, 80) and picker.picks.points == []
-        assert (picker.easel.sheet.width, picker.easel.sheet.height) == (150, 300)
+        assert (picker.canvas.widget.width, picker.canvas.widget.height) == (150, 300)
         assert "red.png is loaded" in picker.panel.text.value
         picker.picks.undo()
         assert picker.picks.image is picture and picker.picks.points == [(20, 20), (60, 20)]
-    assert (picker.easel.sheet.width, picker.easel.sheet.height) == (300, 180)
+    assert (picker.canvas.widget.width, picker.canvas.widget.height) == (300, 180)
 
 
 def png(size, mode="RGB"):
@@ -400,7 +403,7 @@ def commands(messages, name):
 def test_a_stroke_of_a_hundred_moves_sends_a_few_words_each_and_no_pixels(sent):
     picker = Picker(np.zeros((1365, 2048, 3), np.uint8))
     picker.mode.value = "brush"
-    mouse(picker, (100, 100), lift=False)
+    mouse(picker, (100, 100), release=False)
     sent.clear()
     said = []
     picker.panel.text.observe(said.append, "value")
@@ -408,7 +411,7 @@ def test_a_stroke_of_a_hundred_moves_sends_a_few_words_each_and_no_pixels(sent):
     mouse_moves = [(100 + 10 * k, 100 + 5 * k) for k in range(100)]
     begin = time.thread_time()
     for place in mouse_moves:
-        x, y = picker.hand.window.on_sheet(*place)
+        x, y = picker.pointer.viewport.to_canvas(*place)
         event(picker, "mouse_move", x=x, y=y)
     spent = time.thread_time() - begin
 
@@ -433,48 +436,48 @@ def test_a_page_loaded_again_is_drawn_anew_with_the_canvas_named_anew(picker, se
 
     (drawn,) = sent
     assert drawn[0][0][0] == COMMANDS["switchCanvas"]
-    assert commands(sent, "putImageData") == 1, "the veil"
-    assert commands(sent, "drawImage") == 3, "the photo, then picture and veil through the window"
+    assert commands(sent, "putImageData") == 1, "the overlay"
+    assert commands(sent, "drawImage") == 3, "the PNG, then picture and overlay as they are shown"
     assert commands(sent, "fillCircle") == 2, "a handle and its rim"
 
 
 def test_the_browser_is_given_the_picture_without_loss_and_a_large_one_smaller(picker, picture):
-    shown = Image.open(io.BytesIO(picker.easel._photo.value))
+    shown = Image.open(io.BytesIO(picker.canvas._png.value))
     assert shown.format == "PNG" and (np.array(shown) == picture).all()
 
     large = Picker(np.zeros((30, 4096, 3), np.uint8))
-    assert Image.open(io.BytesIO(large.easel._photo.value)).size == (2048, 15)
+    assert Image.open(io.BytesIO(large.canvas._png.value)).size == (2048, 15)
     assert large.picks.size == (4096, 30)
 
 
-def veil(monkeypatch):
-    """The veils that are sent as pictures."""
-    laid = []
-    monkeypatch.setattr(ipycanvas.Canvas, "put_image_data", lambda self, data, *_: laid.append(data))
-    return laid
+def overlays(monkeypatch):
+    """The overlays that are sent as pictures."""
+    sent = []
+    monkeypatch.setattr(ipycanvas.Canvas, "put_image_data", lambda self, data, *_: sent.append(data))
+    return sent
 
 
-def test_the_veil_lies_over_what_the_mask_holds_and_nowhere_while_nothing_is_masked(picker, monkeypatch):
-    laid = veil(monkeypatch)
+def test_the_overlay_lies_over_what_the_mask_holds_and_nowhere_while_nothing_is_masked(picker, monkeypatch):
+    sent = overlays(monkeypatch)
     picker.picks.rectangle((0, 0), (149, 30))
-    (drawn,) = laid
+    (drawn,) = sent
     assert drawn.shape == (90, 150, 4), "three channels would be sent as a JPEG"
     assert ((drawn[..., 3] == 255) == ~picker.picks.mask).all() and set(drawn[..., 3].flat) == {0, 255}
 
     picker.picks.clear_mask()
-    assert len(laid) == 1 and not picker.easel._covered
+    assert len(sent) == 1 and not picker.canvas._covered
 
 
-def test_a_mask_that_the_eraser_has_emptied_lifts_the_veil(picker):
+def test_a_mask_that_the_eraser_has_emptied_removes_the_overlay(picker):
     picker.picks.rectangle((20, 20), (30, 30))
     picker.mode.value, picker.brush.value = "brush", 50
     picker.panel.eraser.value = True
 
-    mouse(picker, (25, 25), lift=False)
-    assert picker.easel._covered and not picker.picks.mask.any()
+    mouse(picker, (25, 25), release=False)
+    assert picker.canvas._covered and not picker.picks.mask.any()
     event(picker, "mouse_up", x=0, y=0)
 
-    assert not picker.easel._covered
+    assert not picker.canvas._covered
 
 
 def test_dimming_sends_no_pixels(picker, sent):
@@ -482,4 +485,4 @@ def test_dimming_sends_no_pixels(picker, sent):
     sent.clear()
     picker.panel.dimming.value = 0.3
 
-    assert commands(sent, "putImageData") == 0 and picker.easel.sheet[1].global_alpha == 0.3
+    assert commands(sent, "putImageData") == 0 and picker.canvas.widget[1].global_alpha == 0.3

@@ -16,12 +16,11 @@ from dragnb.errors import InputError
 from dragnb.prepare import Event
 from dragnb.store import Store
 from dragnb.task import DragTask
-from dragnb.ui import panels
+from dragnb.ui import Studio, panels
 from dragnb.ui import studio as studio_file
 from dragnb.ui.panels import SettingsPanel
-from dragnb.ui.picker import Picks
-from dragnb.ui.session import Problem
-from dragnb.ui.studio import Studio
+from dragnb.ui.picks import Picks
+from dragnb.ui.worker import Problem
 
 PATIENCE = 120  # seconds; a run takes about one
 
@@ -293,7 +292,7 @@ def test_a_branch_is_picked_on_the_picture_at_that_step_and_begins_there(studio,
     press(studio, studio.run_button)
 
     second = studio.session.shown
-    assert second.began == (first, 1) and second.result.record["began"]["step"] == 1
+    assert second.start == (first, 1) and second.result.record["began"]["step"] == 1
     assert (second.result.task.image == drag_task.image).all()
     studio.go_back(first)
     assert studio.begins.value == ""
@@ -391,7 +390,7 @@ def test_closing_takes_the_widgets_off_the_page_and_a_click_that_comes_late_does
     studio = Studio(drag_task, smoke)
     button = studio.run_button
     studio.close()
-    assert button.comm is None and studio.picker.easel.sheet.comm is None
+    assert button.comm is None and studio.picker.canvas.widget.comm is None
     button.click()
     assert "closed" in studio.session.problem.line
 
@@ -417,7 +416,7 @@ def run(monkeypatch):
         parent = {"header": {"msg_id": str(next(runs))}, "metadata": {"cellId": cell} if cell else {}}
         shell = SimpleNamespace(get_parent=lambda: parent, user_ns=names)
         for page in shown:
-            studio_file.take_place(page, shell)
+            studio_file.close_replaced(page, shell)
 
     return run
 
@@ -444,6 +443,6 @@ def test_where_no_cell_is_known_nothing_is_closed(run):
     old, new = Page(), Page()
     run(None, old)
     run(None, new)
-    studio_file.take_place(new, None)
+    studio_file.close_replaced(new, None)
 
     assert not old.closed and not new.closed

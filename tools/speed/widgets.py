@@ -23,7 +23,7 @@ FORTH_AND_BACK = 0.6  # of the canvas' sides
 
 def stroke(picker, moves: int) -> tuple[float, float, float]:
     """Seconds for the press, for all moves, and for the lift, as `time.thread_time` has them."""
-    sheet = picker.easel.sheet
+    sheet = picker.canvas.widget
     x = np.linspace(0.2, 0.2 + FORTH_AND_BACK, moves + 1) * sheet.width
     y = np.linspace(0.2, 0.2 + FORTH_AND_BACK, moves + 1) * sheet.height
     marks = [time.thread_time()]
@@ -39,7 +39,7 @@ def stroke(picker, moves: int) -> tuple[float, float, float]:
 
 def send(picker, kind: str, x: float, y: float) -> None:
     """A message as the browser sends it."""
-    picker.easel.sheet[2]._handle_frontend_event(None, {"event": kind, "x": x, "y": y}, [])
+    picker.canvas.widget[2]._handle_frontend_event(None, {"event": kind, "x": x, "y": y}, [])
 
 
 @contextlib.contextmanager
@@ -74,7 +74,7 @@ def main(argv=None) -> int:
 
 def measure(moves: int, repeats: int, counted: dict[str, int]) -> None:
     """Write the table."""
-    from dragnb.ui.picker import Picker
+    from dragnb.ui import Picker
 
     out = sys.stdout.write
     out(f"a stroke of {moves} moves, medians of {repeats}; ms of the kernel's time\n")
