@@ -46,7 +46,9 @@ class Studio:
     thread and frees the memory; so does running its cell again, unless a name still refers to the studio.
     """
 
-    def __init__(self, what, model="clay", settings: Settings | None = None, side=None, store=None, out="."):
+    def __init__(
+        self, what, model="clay", settings: Settings | None = None, *, side=None, store=None, out="."
+    ):
         self.session = Session(model, settings, store, side)
         # the snapshot and step that a branch begins at, and the picture it was picked on
         self._branch: tuple[Snapshot, int, np.ndarray] | None = None

@@ -5,6 +5,8 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -61,6 +63,19 @@ def mouse(picker, *places, release=True):
 
 def key(picker, name, shift=False, ctrl=False):
     event(picker, "key_down", key=name, shift_key=shift, ctrl_key=ctrl, meta_key=False)
+
+
+def test_widgets_are_imported_when_they_are_named_and_one_that_is_missing_is_named_with_its_remedy():
+    light = (
+        "import sys, dragnb.ui; assert not {'numpy', 'torch', 'ipywidgets', 'ipycanvas'} & set(sys.modules)"
+    )
+    missing = "import sys; sys.modules['ipycanvas'] = None; from dragnb.ui import Picker"
+    subprocess.run([sys.executable, "-c", light], check=True)
+    answer = subprocess.run([sys.executable, "-c", missing], capture_output=True, text=True)
+
+    assert "InputError: Picker needs ipycanvas: pip install 'dragnb[widgets]'" in answer.stderr
+    with pytest.raises(ImportError, match="cannot import name 'Piker'"):
+        from dragnb.ui import Piker  # noqa: F401
 
 
 def test_the_canvas_has_the_pictures_shape_and_turns_its_own_pixels_into_the_pictures(picker):
