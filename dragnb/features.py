@@ -6,6 +6,7 @@ Blocks carry the paper's numbers: 1 to 4 are the outputs of up_blocks[0] to [3],
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -67,31 +68,55 @@ def upsample(feat: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(feat, hw, mode="bilinear", align_corners=False)
 
 
-def read(feat: torch.Tensor, yx: torch.Tensor, map_hw: tuple[int, int] | None = None) -> torch.Tensor:
-    """Features at points of a finer map, without making that map: (..., 2) cells of `map_hw` -> (..., c).
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """The U-Net's own map, read as if it were enlarged to `hw` cells; the larger map itself is never made.
 
-    The map is read as the continuous bilinear interpolant of `feat`: on whole cells of `map_hw` that is
-    `upsample(feat, map_hw)` exactly, and between them the interpolation stays that of the U-Net's own cells. Points
-    outside are moved to the border cell. Gradients flow to `feat`, deterministically.
+    cells  (1, c, h, w)
+    hw     rows and columns in which points are counted
     """
-    h, w = feat.shape[-2:]
-    rows, columns = map_hw or (h, w)
-    limit = yx.new_tensor([rows - 1, columns - 1])
-    inside = torch.minimum(yx.clamp_min(0), limit)
-    ratio = yx.new_tensor([h / rows, w / columns])
-    return geometry.sample_bilinear(feat, (inside + 0.5) * ratio - 0.5)
+
+    cells: torch.Tensor
+    hw: tuple[int, int]
+
+    def read(self, yx: torch.Tensor) -> torch.Tensor:
+        """Features at points (..., 2) -> (..., c).
+
+        The map is read as the continuous bilinear interpolant of `cells`: on whole cells of `hw` that is
+        `upsample(cells, hw)` exactly, and between them the interpolation stays that of the U-Net's own cells. Points
+        outside are moved to the border cell. Gradients flow to `cells`, deterministically.
+        """
+        ratio = yx.new_tensor([n / m for n, m in zip(self.cells.shape[-2:], self.hw, strict=True)])
+        return geometry.sample_bilinear(self.cells, (self.inside(yx) + 0.5) * ratio - 0.5)
+
+    def inside(self, yx: torch.Tensor) -> torch.Tensor:
+        """Points moved to the nearest place on the map."""
+        return torch.minimum(yx.clamp_min(0), yx.new_tensor(self.hw) - 1)
+
+    def detach(self, copy: bool = False) -> FeatureMap:
+        """The same map without gradient; with `copy`, in memory of its own."""
+        cells = self.cells.detach()
+        return FeatureMap(cells.clone() if copy else cells, self.hw)
 
 
-def match(before: torch.Tensor, after: torch.Tensor, yx: torch.Tensor, map_hw: tuple[int, int] | None = None):
+def as_map(feat: FeatureMap | torch.Tensor) -> FeatureMap:
+    """A tensor (1, c, h, w) as the map whose points are counted in its own cells; a FeatureMap as it is."""
+    return feat if isinstance(feat, FeatureMap) else FeatureMap(feat, tuple(feat.shape[-2:]))
+
+
+def match(
+    before: FeatureMap | torch.Tensor, after: FeatureMap | torch.Tensor, yx: torch.Tensor
+) -> torch.Tensor:
     """Where in `after` the features of `before` at `yx` (n, 2) are found again: nearest by cosine, (n, 2) cells.
 
-    The search covers every whole cell of `map_hw` (default: the map's own cells).
+    The search covers every whole cell of `after.hw`.
     """
-    after = after if map_hw is None else upsample(after, map_hw)
-    query = F.normalize(read(before, yx, map_hw), dim=-1)
-    keys = F.normalize(after[0].flatten(1), dim=0)
+    after = as_map(after)
+    whole = upsample(after.cells, after.hw)
+    query = F.normalize(as_map(before).read(yx), dim=-1)
+    keys = F.normalize(whole[0].flatten(1), dim=0)
     best = (query @ keys).argmax(dim=1)
-    return torch.stack([best // after.shape[-1], best % after.shape[-1]], dim=-1).to(yx)
+    return torch.stack([best // whole.shape[-1], best % whole.shape[-1]], dim=-1).to(yx)
 
 
 def pca_colors(feats: Sequence[torch.Tensor]) -> Callable[[torch.Tensor], np.ndarray]:

@@ -1,28 +1,237 @@
-"""One whole edit as a generator of events: load, encode, fine-tune, invert, drag, denoise, decode, done.
+"""One whole edit as a generator of events, stage by stage (`config.STAGES`).
 
-What comes before the drag is kept on disk (`prepare`), so a second drag on one picture repeats the drag, the
-denoising and the decoding only.
+What comes before the drag depends on the picture and not on the points. It is kept on disk under the hash of what
+decides it (picture, prompt, weights, libraries, settings), so a second drag on one picture repeats the drag, the
+denoising and the decoding only. The model that comes in is never changed: adapters and processors go on private copies
+of its module tree, so an edit may be left half-way, and two may run side by side.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import os
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from dragnb import attention, ddim, drag, glimpse, sd
-from dragnb.config import Settings
+import dragnb
+from dragnb import attention, ddim, drag, features, lora, methods, sd
+from dragnb.config import PAPER, Settings, suited_settings
 from dragnb.errors import InputError
-from dragnb.prepare import Event, Prepared, Reporter, default_settings, prepare, stages
-from dragnb.result import Result, Start, record, tracks_xy
+from dragnb.geometry import Frame
 from dragnb.store import Store
 from dragnb.task import DragTask
 
-__all__ = ["STAGES", "Event", "Prepared", "Result", "Start", "denoise", "edit", "prepare", "run"]
-
-STAGES = ("load", "encode", "finetune", "invert", "drag", "denoise", "decode", "done")
+LIBRARIES = ("torch", "diffusers", "peft", "transformers")
 LOWER_MEMORY = "`side` or lora_batch, or load the model with dtype='fp16'"
+REFERENCE_ON_DISK = 256 * 2**20  # bytes; a larger reference is recorded again by a new process
+_last_reference: dict[str, dict[str, Tensor]] = {}  # the one kept in memory, by its key
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened: step `i` of `n` of a stage, `seconds` after the stage began.
+
+    data      the stage's own state: LoraState, InvertState, SampleState, DragState; a Result with "done"
+    cached    this was read from disk instead of made
+    prepared  what the drag works on, from the stage "drag" on
+    """
+
+    stage: str
+    i: int
+    n: int
+    seconds: float
+    data: object = None
+    cached: bool = False
+    prepared: Prepared | None = field(default=None, repr=False)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the stage has done all its steps at this pace; None before its first."""
+        return self.seconds / self.i * (self.n - self.i) if self.i else None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """All that a drag on one picture needs and that no point decides.
+
+    model       private, the fine-tune merged into its weights
+    z0, zs      (1, 4, h, w) the picture's latent; (k + 1, 4, h, w) from z0 to the latent that is dragged
+    ts          the k timesteps, most noise first; the drag is at ts[0]
+    cond        (1, 77, c) the prompt
+    weights     the fine-tune, by diffusers' names; empty without one
+    kv, back    what reference control attends to, and where the reference branch ends; None without it
+    from_cache  the stages that were read from disk
+    """
+
+    model: sd.Model
+    frame: Frame
+    settings: Settings
+    cond: Tensor
+    z0: Tensor
+    zs: Tensor
+    ts: tuple[int, ...]
+    weights: dict[str, Tensor] = field(repr=False)
+    kv: attention.ReferenceKV | None = None
+    back: Tensor | None = None
+    from_cache: frozenset[str] = frozenset()
+
+    @property
+    def z_t(self) -> Tensor:
+        """The latent that is dragged, (1, 4, h, w) at timestep ts[0]."""
+        return self.zs[-1:]
+
+    @property
+    def map_hw(self) -> tuple[int, int]:
+        """Rows and columns of the feature map in whose cells the drag's points count; at least 1 x 1."""
+        factor = self.model.factor * self.settings.supersample
+        return tuple(max(1, round(n * factor)) for n in self.z0.shape[-2:])
+
+    @property
+    def controlled(self) -> tuple[int, ...]:
+        """The timesteps at which reference control is on."""
+        return self.ts[self.settings.ref_start :] if self.settings.reference else ()
+
+    def look(self, z: Tensor, t: int, eps: bool = True, cond: Tensor | None = None):
+        """The drag's features of a latent and the noise seen in it, (FeatureMap, eps); see `drag.Problem`."""
+        block = self.settings.block
+        with sd.memory_errors("the picture's side, or load the model with dtype='fp16'"):
+            feats, noise = features.capture(
+                self.model, z, t, self.cond if cond is None else cond, (block,), stop_early=not eps
+            )
+        ddim.require_finite(feats[block], f"the features of block {block} at t = {t}")
+        return features.FeatureMap(feats[block], self.map_hw), noise
+
+    def problem(self, task: DragTask, start: Start | None = None) -> drag.Problem:
+        """What a drag method is given for the points and the mask of a task; `start` as in `run`."""
+        handles, targets = (self.frame.xy_to_yx(xy, self.map_hw) for xy in (task.handles, task.targets))
+        mask = None if task.free else self.frame.mask_to_canvas(task.mask, *self.z0.shape[-2:]).to(self.z0)
+        z, ts = self.z_t, self.ts
+        if start is not None:
+            # only a method that drags while it denoises leaves states at lower timesteps
+            allowed = ts[:1] if self.settings.method == PAPER else ts
+            if start.z.shape != z.shape or start.t not in allowed:
+                raise InputError(
+                    f"start: a latent {tuple(start.z.shape)} at t = {start.t}, but this edit drags {tuple(z.shape)} "
+                    f"at t = {ts[0]}; keep picture, side, steps and strength"
+                )
+            z, ts = start.z.to(z), ts[ts.index(start.t) :]
+        scale = sd.grad_scale(self.model)
+        return drag.Problem(
+            self.look, z, ts, handles, targets, mask, self.settings, self.model.abar, scale
+        )  # fmt: skip
+
+    def eps_fn(self, cond: Tensor | None = None) -> Callable:
+        """(z, t) -> eps of the fine-tuned model, as inversion and denoising ask it."""
+        return sd.eps_fn(self.model, self.cond if cond is None else cond, self.settings.guidance)
+
+    def picture(self, z0: Tensor) -> np.ndarray:
+        """A clean latent as the picture, uint8 in the task's size."""
+        return self.frame.from_canvas(sd.decode(self.model, z0))
+
+    def clean(self, z: Tensor, eps: Tensor, t: int) -> Tensor:
+        """The predicted x0: the clean latent that `z` at timestep t comes from if all the noise in it is `eps`."""
+        abar = ddim.abar_at(self.model.abar, t)
+        return ddim.ddim_move(z, eps, abar, abar.new_ones(()))
+
+    @torch.no_grad()
+    def preview(self, state: drag.DragState) -> tuple[np.ndarray, features.FeatureMap]:
+        """A state of the drag as the picture of its predicted x0 (blurred, cheap), and the features it is dragged by."""
+        feat, eps = self.look(state.z, state.t)
+        return self.picture(self.clean(state.z, eps, state.t)), feat
+
+
+class Start(NamedTuple):
+    """A latent to begin a drag at, instead of the picture's own; `Result.at` makes one.
+
+    z       (1, 4, h, w) at timestep t
+    origin  where it comes from, for the record of the drag that begins here
+    """
+
+    z: Tensor
+    t: int
+    origin: dict | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished edit.
+
+    image        uint8 (height, width, 3), the task's own size
+    prepared     None in a copy made by `light`
+    states       the drag's, first to last; z: the denoised latent, (1, 4, h, w)
+    tracks_xy    (states, n, 2) where the handles were seen, in picture pixels
+    timings      seconds by stage; from_cache: the stages that were read from disk
+    record       where the picture comes from, as plain values that a file can carry
+    interrupted  Ctrl-C came; the image is the best there was
+    """
+
+    image: np.ndarray
+    task: DragTask
+    settings: Settings
+    prepared: Prepared | None
+    states: tuple[drag.DragState, ...]
+    tracks_xy: np.ndarray
+    z: Tensor
+    timings: dict[str, float]
+    from_cache: frozenset[str]
+    record: dict
+    interrupted: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Did the tracker see every handle arrive?"""
+        return self.states[-1].reached
+
+    @property
+    def losses(self) -> list[float]:
+        """Eq. 3 at every state."""
+        return [state.loss for state in self.states]
+
+    def at(self, step: int) -> Start:
+        """The latent after `step` updates, to begin another drag at; InputError where there was no such step."""
+        if not 0 <= step < len(self.states):
+            raise InputError(f"step = {step}: this drag has the steps 0 to {len(self.states) - 1}")
+        state = self.states[step]
+        return Start(state.z, state.t, {"step": step, "of": self.record})
+
+    def light(self) -> Result:
+        """A copy without model and reference, which may take a gigabyte: to keep many."""
+        return replace(self, prepared=None)
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of the libraries that decide what comes out."""
+    return {"dragnb": dragnb.__version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def forget() -> None:
+    """Let go of the reference kept in memory, as a new process would begin."""
+    _last_reference.clear()
+
+
+class _Clock:
+    """Makes the events of one edit: knows when the stage began, what was read from disk, what the drag works on."""
+
+    def __init__(self):
+        self.timings: dict[str, float] = {}
+        self.from_cache: set[str] = set()
+        self.prepared: Prepared | None = None
+
+    def begin(self, stage: str) -> None:
+        self.stage, self.began = stage, time.perf_counter()
+
+    def event(self, i: int, n: int, data=None, cached: bool = False) -> Event:
+        self.timings[self.stage] = time.perf_counter() - self.began
+        if cached:
+            self.from_cache.add(self.stage)
+        return Event(self.stage, i, n, self.timings[self.stage], data, cached, self.prepared)
 
 
 def run(
@@ -35,7 +244,7 @@ def run(
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
-    settings  default: the profile "clay" for the bundled model, else "fast"
+    settings  default: what suits the model (`config.suited`)
     store     where stages are kept; default: the user's cache folder
     side      the canvas' longer side in pixels, default the model's own; lower it to save memory
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
@@ -43,111 +252,223 @@ def run(
               is there; steps, strength and side must be the earlier edit's
 
     Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
-    To stop, close the generator (`close()`) at any event: model, task and cache stay usable. Ctrl-C while dragging or
-    denoising ends that stage early and yields the best so far (`interrupted`); before the first step of the drag it is
-    raised.
+    Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
+    that stage early and yields the best so far (`interrupted`); before the first step of the drag it is raised.
     """
-    settings = default_settings(model) if settings is None else settings
+    settings = suited_settings(model) if settings is None else settings
     for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
-    report = Reporter()
+    clock = _Clock()
     with sd.memory_errors(LOWER_MEMORY):
-        prepared = yield from stages(task, model, settings, store or Store(), side, report)
-        yield from _finish(task, prepared, start, report)
+        clock.prepared = yield from _prepare(task, model, settings, store or Store(), side, clock)
+        yield from _finish(task, clock.prepared, start, clock)
 
 
-def _finish(task: DragTask, prepared: Prepared, start: Start | None, report: Reporter):
+def prepare(
+    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None
+) -> Prepared:
+    """All of an edit of `task` that comes before the drag, from the cache where it is there; see `run`."""
+    settings = suited_settings(model) if settings is None else settings
+    events = _prepare(task, model, settings, store or Store(), side, _Clock())
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
+
+
+def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int | None, clock: _Clock):
+    """The stages before the drag: yields events, returns the Prepared."""
+    clock.begin("load")
+    model = sd.load(model)
+    yield clock.event(1, 1)
+    frame = Frame.fit(*task.size, side or model.side)
+    base = {"picture": task.image, "prompt": task.prompt, "model": model.hash, "dtype": str(model.dtype)}
+    base |= {"frame": frame, "versions": versions()}
+
+    def kept(stage, work):
+        clock.begin(stage)
+        return _kept(store, store.key(**base, settings=settings.deciding(stage)), work, clock)
+
+    encoded = yield from kept("encode", lambda: _encode(model, frame, task, clock))
+    cond, z0 = encoded["cond"].to(model.device), encoded["mean"].to(model.device)
+    weights: dict[str, Tensor] = {}
+    if settings.lora_steps:
+        weights = yield from kept("finetune", lambda: _finetune(model, encoded, cond, settings, clock))
+    else:
+        clock.begin("finetune")
+        yield clock.event(0, 0)
+    ts = tuple(ddim.timesteps(settings.steps)[ddim.start_index(settings.steps, settings.strength) :])
+    part = Prepared(lora.merged(model, weights), frame, settings, cond, z0, z0, ts, weights)
+    inverted = yield from kept("invert", lambda: _invert(part, clock))
+    part = replace(part, zs=inverted["zs"].to(model.device))
+    if settings.reference:
+        rows = dict((yield from kept("reference", lambda: _record(part, clock))))
+        back = rows.pop("back").to(model.device)
+        # of a model that saves memory, each layer fetches its own rows when it needs them
+        place = "cpu" if model.low_memory else model.device
+        rows = {name: x.to(place) for name, x in rows.items()}
+        part = replace(part, back=back, kv=attention.ReferenceKV.from_dict(rows))
+    return replace(part, from_cache=frozenset(clock.from_cache))
+
+
+def _kept(store: Store, key: str, work: Callable, clock: _Clock):
+    """What the store has under the key, announced by one event; else what `work` makes and reports, kept.
+
+    No lock is held, since the caller may let any amount of time pass between events: two processes may do the same
+    work at once, and each writes a whole file.
+    """
+    stage = clock.stage
+    tensors = _last_reference.get(key)
+    if tensors is None and store.has(stage, key):
+        tensors = store.get(stage, key)
+    if tensors is not None:
+        yield clock.event(1, 1, cached=True)
+        return tensors
+    tensors = yield from work()
+    large = False
+    if stage == "reference":
+        _last_reference.clear()
+        _last_reference[key] = tensors
+        large = sum(x.numel() * x.element_size() for x in tensors.values()) > REFERENCE_ON_DISK
+    if not large:
+        store.put(stage, key, tensors)
+    return tensors
+
+
+def _encode(model: sd.Model, frame: Frame, task: DragTask, clock: _Clock):
+    mean, std = sd.encode_dist(model, frame.to_canvas(task.image))
+    cond = sd.embed(model, task.prompt)
+    yield clock.event(1, 1)
+    return {"mean": mean, "std": std, "cond": cond}
+
+
+def _finetune(model: sd.Model, encoded: dict, cond: Tensor, settings: Settings, clock: _Clock):
+    own = sd.private(model)
+    with lora.attached(own, settings):
+        for state in lora.finetune(own, (encoded["mean"], encoded["std"]), cond, settings):
+            yield clock.event(state.step, state.step if state.last else settings.lora_steps, state)
+        return lora.weights_of(own)
+
+
+def _invert(part: Prepared, clock: _Clock):
+    zs = [part.z0]
+    for state in ddim.invert(part.eps_fn(), part.z0, part.model.abar, part.ts):
+        zs.append(state.z)
+        yield clock.event(state.i + 1, len(part.ts), state)
+    return {"zs": torch.cat(zs)}
+
+
+def _record(part: Prepared, clock: _Clock):
+    """The reference branch of §3.4: denoise the latent that nobody drags, and keep what its attention reads."""
+    back = part.z_t
+    with attention.recording(part.model, part.settings.ref_blocks) as kv:
+        eps_fn = kv.follow(part.eps_fn(), part.controlled)
+        for state in ddim.sample(eps_fn, part.z_t, part.model.abar, part.ts):
+            back = state.z_next
+            yield clock.event(state.i + 1, len(part.ts), state)
+    return kv.as_dict() | {"back": back}
+
+
+def _finish(task: DragTask, prepared: Prepared, start: Start | None, clock: _Clock):
     """Drag, denoise, decode."""
-    report.prepared = prepared
-    report.begin("drag")
-    states, stopped = yield from _drag(task, prepared, _first_latent(prepared, start), report)
-    report.begin("denoise")
-    z, cut_short = yield from _denoise(prepared, states[-1].z, report)
-    report.begin("decode")
-    image = glimpse.picture(prepared, z)
-    yield from report(1, 1)
-    result = Result(
-        image,
-        task,
-        prepared.settings,
-        prepared,
-        tuple(states),
-        tracks_xy(prepared, states),
-        z,
-        dict(report.timings),
-        prepared.from_cache,
-        record(task, prepared, states, start),
-        stopped or cut_short,
-    )
-    report.begin("done")
-    yield from report(1, 1, result)
-
-
-def _first_latent(prepared: Prepared, start: Start | None) -> Tensor:
-    """The latent that the drag begins at."""
-    z, t = prepared.z_t, prepared.ts[0]
-    if start is None:
-        return z
-    if start.z.shape != z.shape or start.t != t:
-        raise InputError(
-            f"start: a latent {tuple(start.z.shape)} at t = {start.t}, but this edit drags {tuple(z.shape)} at "
-            f"t = {t}; keep picture, side, steps and strength"
-        )
-    return start.z.to(z)
-
-
-def _drag(task: DragTask, prepared: Prepared, z: Tensor, report: Reporter):
-    """All states of the drag from `z`, and whether Ctrl-C ended it."""
-    handles, targets = prepared.points_yx(task.handles), prepared.points_yx(task.targets)
-    mask = None if task.free else prepared.mask_cells(task.mask)
     states: list[drag.DragState] = []
-    settings = prepared.settings
-    try:
-        for state in drag.optimise(
-            prepared.model,
-            z,
-            prepared.ts[0],
-            prepared.cond,
-            handles,
-            targets,
-            mask,
-            settings,
-            prepared.map_hw,
-        ):
-            states.append(state)
-            over = state.reached and state.step
-            yield from report(state.step, state.step if over else settings.drag_steps, state)
-    except KeyboardInterrupt:
-        if len(states) < 2:  # nothing has moved yet
-            raise
-        return states, True
-    return states, False
+    clock.begin("drag")
+    dragging = _drag(prepared.problem(task, start), states, clock)
+    stopped = yield from _until_interrupted(dragging, least=2)
+    steps: list[ddim.SampleState] = []
+    clock.begin("denoise")
+    cut_short = yield from _until_interrupted(_denoise(prepared, states[-1], steps, clock), least=1)
+    last = steps[-1]
+    z = prepared.clean(last.z, last.eps, last.t) if cut_short else last.z_next
+    clock.begin("decode")
+    image = prepared.picture(z)
+    yield clock.event(1, 1)
+    tracks = np.stack([prepared.frame.yx_to_xy(s.handles, prepared.map_hw).numpy() for s in states])
+    result = Result(
+        image, task, prepared.settings, prepared, tuple(states), tracks, z, dict(clock.timings), prepared.from_cache,
+        _record_of(task, prepared, states, start), stopped or cut_short,
+    )  # fmt: skip
+    clock.begin("done")
+    yield clock.event(1, 1, result)
 
 
-def denoise(prepared: Prepared, z: Tensor, reference: bool = True) -> Iterator[ddim.SampleState]:
-    """Walk a latent at ts[0] down to the picture, under reference control where it was prepared (§3.4)."""
-    eps_fn = prepared.eps_fn()
+def _drag(problem: drag.Problem, states: list, clock: _Clock):
+    most = problem.settings.drag_steps
+    for state in methods.drag_of(problem.settings.method)(problem):
+        states.append(state)
+        yield clock.event(state.step, state.step if state.reached and state.step else most, state)
+
+
+def _denoise(prepared: Prepared, state: drag.DragState, steps: list, clock: _Clock):
+    n = len(prepared.ts) - prepared.ts.index(state.t)
+    for step in denoise(prepared, state):
+        steps.append(step)
+        yield clock.event(len(steps), n, step)
+
+
+def _until_interrupted(events: Iterator[Event], least: int):
+    """The events of a stage; Ctrl-C ends it early, but is raised before `least` events. Returns whether it came."""
+    seen = 0
+    with contextlib.closing(events):
+        try:
+            for event in events:
+                seen += 1
+                yield event
+        except KeyboardInterrupt:
+            if seen < least:
+                raise
+            return True
+    return False
+
+
+def denoise(
+    prepared: Prepared, state: drag.DragState | Tensor, reference: bool = True
+) -> Iterator[ddim.SampleState]:
+    """Walk a state of the drag, or a latent at ts[0], down to the picture, under reference control if prepared (§3.4)."""
+    if isinstance(state, Tensor):
+        z, ts, cond, during = state, prepared.ts, None, None
+    else:
+        z, ts, cond, during = state.z, prepared.ts[prepared.ts.index(state.t) :], state.cond, state.during
+    eps_fn = prepared.eps_fn(cond)
     with contextlib.ExitStack() as stack:
         if reference and prepared.kv is not None:
             stack.enter_context(
                 attention.referenced(prepared.model, prepared.kv, prepared.settings.ref_blocks)
             )
             eps_fn = prepared.kv.follow(eps_fn, prepared.controlled)
-        yield from ddim.sample(eps_fn, z, prepared.model.abar, prepared.ts)
+        if during is not None:
+            stack.enter_context(during)
+        yield from ddim.sample(eps_fn, z, prepared.model.abar, ts)
 
 
-def _denoise(prepared: Prepared, z: Tensor, report: Reporter):
-    """The denoised latent, and whether Ctrl-C cut it short: then it is what the model last took the picture for."""
-    state = None
-    try:
-        for state in denoise(prepared, z):
-            yield from report(state.i + 1, len(prepared.ts), state)
-    except KeyboardInterrupt:
-        if state is None:
-            raise
-        return glimpse.leap(prepared, state.z, state.eps, state.t), True
-    return state.z_next, False
+def _record_of(task: DragTask, prepared: Prepared, states, start: Start | None) -> dict:
+    """Where a result comes from: points, settings, model, versions, and the drag it began at. No paths, no times."""
+    model, frame = prepared.model, prepared.frame
+    name = os.path.basename(model.name) if os.path.isabs(model.name) else model.name
+    return {
+        "pairs": np.stack([task.handles, task.targets], axis=1).tolist(),
+        "prompt": task.prompt,
+        "settings": prepared.settings.as_dict(),
+        "seed": prepared.settings.seed,
+        "model": {"name": name, "hash": model.hash, "dtype": str(model.dtype).removeprefix("torch.")},
+        "versions": versions(),
+        "side": max(frame.inner_width, frame.inner_height),
+        "t": prepared.ts[0],
+        "drag_steps": len(states) - 1,
+        "began": start.origin if start else None,
+    }
+
+
+def preview(event: Event) -> np.ndarray | None:
+    """The picture as an event of the drag or of the denoising has it, blurred; None at the other stages."""
+    if event.stage == "drag":
+        return event.prepared.preview(event.data)[0]
+    if event.stage == "denoise":
+        state = event.data
+        return event.prepared.picture(event.prepared.clean(state.z, state.eps, state.t))
+    return None
 
 
 def edit(
@@ -163,7 +484,7 @@ def edit(
 
     Ctrl-C while dragging or denoising returns the best so far.
     """
-    events, event, interrupt = run(task, model, settings, store, side=side, start=start), None, None
+    events, event, interrupt = run(task, model, settings, store, side, start), None, None
     while True:
         try:
             event = next(events) if interrupt is None else events.throw(interrupt)

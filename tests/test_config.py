@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dragnb.config import LATER, PROFILES, STAGES, Settings, meaning, nearest_profile, profile
+from dragnb.config import PROFILES, STAGES, Settings, meaning, nearest_profile, profile
 from dragnb.errors import InputError
 
 
@@ -91,37 +91,40 @@ def test_a_number_is_kept_in_its_fields_own_type():
     assert s == profile("fast", guidance=7.0, seed=3, ref_blocks=(1, 3))
 
 
-def test_a_stage_depends_on_its_own_settings_and_on_those_of_the_stages_before():
-    keys = [set(Settings().stage_key(stage)) for stage in STAGES]
+def test_a_stage_depends_on_its_own_settings_and_on_those_of_the_stages_it_needs():
+    keys = {stage: set(Settings().deciding(stage)) for stage in STAGES}
 
-    assert all(early < late for early, late in zip(keys, keys[1:], strict=False))
-    later = set(LATER)
-    assert keys[-1] | later == {f.name for f in dataclasses.fields(Settings)} and not keys[-1] & later
+    for stage, about in STAGES.items():
+        assert all(keys[need] <= keys[stage] for need in about.needs), stage
+    assert not keys["load"] and not keys["encode"]
+    assert keys["done"] == {f.name for f in dataclasses.fields(Settings)}, "every setting decides something"
+    assert not keys["reference"] & {"lam", "method"} and not keys["drag"] & {"reference", "ref_blocks"}
 
 
-def test_a_later_setting_leaves_the_keys_of_earlier_caches_alone():
-    key = profile("clay").stage_key("invert")
-    assert not set(LATER) & set(key)
+def test_a_fine_tune_up_to_the_drags_timestep_depends_on_it():
     used = profile("clay", lora_t="used")
-    assert used.stage_key("lora") == {**profile("clay").stage_key("lora"), "lora_t": "used", "t": 681}
-    assert used.stage_key("lora") != used.replace(strength=0.5).stage_key("lora"), "it learns what is visited"
+    assert used.deciding("finetune")["t"] == used.t == 681
+    assert used.deciding("finetune") != used.replace(strength=0.5).deciding("finetune"), (
+        "it learns what is visited"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "kept"),
     [
-        ({"lora_rank": 8}, ()),
-        ({"strength": 0.5}, ("lora",)),
-        ({"lam": 1.0}, ("lora", "invert")),
-        ({"ref_blocks": (3,)}, ("lora", "invert", "drag")),
+        ({"lora_rank": 8}, set()),
+        ({"strength": 0.5}, {"finetune"}),
+        ({"lam": 1.0}, {"finetune", "invert", "reference"}),
+        ({"ref_blocks": (3,)}, {"finetune", "invert", "drag"}),
     ],
 )
 def test_changing_a_setting_repeats_only_the_stages_that_need_it(change, kept):
     before, after = Settings(), Settings().replace(**change)
 
-    assert tuple(s for s in STAGES if before.stage_key(s) == after.stage_key(s)) == kept
+    same = {stage for stage in STAGES if before.deciding(stage) == after.deciding(stage)}
+    assert same == kept | {"load", "encode"}
     with pytest.raises(InputError, match=r"stage = 'inverse' is unknown"):
-        before.stage_key("inverse")
+        before.deciding("inverse")
 
 
 @pytest.mark.parametrize("name", PROFILES)

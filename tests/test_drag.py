@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dragnb import drag, features, lora, sd
+from dragnb import ddim, drag, features, lora, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
 
@@ -59,8 +59,9 @@ def test_points_on_the_border_are_tracked_and_pulled_without_leaving_the_map(cor
 def test_places_that_crash_the_public_code_are_served(pair):
     handle, target = (torch.tensor([p]).float() for p in pair)
     feat = torch.randn(1, 4, 64, 64, requires_grad=True)
-    drag.supervise(feat, handle, target, map_hw=(256, 256)).backward()
-    found = drag.track_points(feat.detach(), feat.detach(), handle, handle, 3, (256, 256))
+    fine = features.FeatureMap(feat, (256, 256))
+    drag.supervise(fine, handle, target).backward()
+    found = drag.track_points(fine.detach(), fine.detach(), handle, handle, 3)
     assert (found >= 0).all() and (found <= 255).all()
 
 
@@ -74,7 +75,9 @@ def test_motion_supervision_is_equation_three_by_hand():
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             q = handle[0] + torch.tensor([dy, dx])
-            total += (features.read(feat, (q + step)[None]) - feat[0, :, int(q[0]), int(q[1])]).abs().sum()
+            total += (
+                (features.as_map(feat).read((q + step)[None]) - feat[0, :, int(q[0]), int(q[1])]).abs().sum()
+            )
     torch.testing.assert_close(drag.supervise(feat, handle, target), total)
     torch.testing.assert_close(drag.supervise(feat, handle, target, norm="mean"), total / 7)
 
@@ -121,11 +124,22 @@ def held():
     return mask
 
 
+def problem(model, z_t, cond, handles, targets, mask, settings):
+    """What `Prepared.problem` gives a method, at one timestep, of a picture that is 8 times the latent's size."""
+    hw = tuple(round(n * 8 * settings.supersample) for n in z_t.shape[-2:])
+
+    def look(z, t, eps=True, cond=cond):
+        feats, noise = features.capture(model, z, t, cond, (settings.block,), stop_early=not eps)
+        ddim.require_finite(feats[settings.block], f"the features of block {settings.block} at t = {t}")
+        return features.FeatureMap(feats[settings.block], hw), noise
+
+    points = torch.as_tensor(handles), torch.as_tensor(targets)
+    return drag.Problem(look, z_t, (T,), *points, mask, settings, model.abar)
+
+
 def go(model, z_t, cond, mask=None, handle=(60.0, 60.0), target=(60.0, 90.0), **settings):
     settings = Settings(**{"drag_steps": 3, **settings})
-    return list(
-        drag.optimise(model, z_t, T, cond, torch.tensor([handle]), torch.tensor([target]), mask, settings)
-    )
+    return list(drag.optimise(problem(model, z_t, cond, [handle], [target], mask, settings)))
 
 
 def test_states_run_from_the_given_latent_to_the_last_update(smoke, z_t, cond, held):
@@ -177,13 +191,11 @@ def test_a_handle_on_its_target_ends_the_drag_before_it_begins(smoke, z_t, cond)
 
 
 def test_handles_in_float_are_served_and_stay_as_given_at_step_zero(smoke, z_t, cond):
-    assert go(smoke, z_t, cond, handle=(60.25, 59.75))[0].handles_yx.tolist() == [[60.25, 59.75]]
+    assert go(smoke, z_t, cond, handle=(60.25, 59.75))[0].handles.tolist() == [[60.25, 59.75]]
 
 
 def test_nothing_leaks_when_the_loop_is_left(smoke, z_t, cond, held):
-    states = drag.optimise(
-        smoke, z_t, T, cond, torch.tensor([[9.0, 9.0]]), torch.tensor([[30.0, 9.0]]), held, Settings()
-    )
+    states = drag.optimise(problem(smoke, z_t, cond, [[9.0, 9.0]], [[30.0, 9.0]], held, Settings()))
     next(states)
     assert torch.is_grad_enabled()
     with torch.no_grad():
@@ -210,7 +222,7 @@ def fresh(model):
 @pytest.mark.parametrize("shape", [(0, 2), (1, 3), (2,)])
 def test_points_that_are_no_pairs_are_refused(smoke, z_t, cond, shape):
     with pytest.raises(InputError, match="are not n pairs"):
-        next(drag.optimise(smoke, z_t, T, cond, torch.zeros(shape), torch.zeros(shape), None, Settings()))
+        problem(smoke, z_t, cond, torch.zeros(shape), torch.zeros(shape), None, Settings())
 
 
 def test_content_moves_where_features_are_the_latent_itself(smoke, cond, monkeypatch):
@@ -221,6 +233,6 @@ def test_content_moves_where_features_are_the_latent_itself(smoke, cond, monkeyp
     handle, target = torch.tensor([[16.0, 10.0]]), torch.tensor([[16.0, 17.0]])
     start = 3 * blob(at=(16, 10), channels=4, width=3)
     settings = Settings(drag_steps=300, drag_lr=0.05, supersample=0.125, motion_norm="sum", stop=1.5)
-    last = list(drag.optimise(smoke, start, T, cond, handle, target, None, settings))[-1]
+    last = list(drag.optimise(problem(smoke, start, cond, handle, target, None, settings)))[-1]
     assert last.reached
-    assert features.read(last.z, last.handles_yx).sum() > 0.8 * features.read(start, handle).sum()
+    assert features.as_map(last.z).read(last.handles).sum() > 0.8 * features.as_map(start).read(handle).sum()

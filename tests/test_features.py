@@ -65,14 +65,14 @@ def test_reading_on_whole_cells_equals_the_upsampled_map():
     feat = torch.randn(1, 5, 8, 6)
     fine = features.upsample(feat, (32, 18))
     cells = torch.cartesian_prod(torch.arange(32.0), torch.arange(18.0))
-    read = features.read(feat, cells, (32, 18))
+    read = features.FeatureMap(feat, (32, 18)).read(cells)
     torch.testing.assert_close(read, fine[0].flatten(1).T, atol=1e-5, rtol=1e-5)
 
 
 def test_reading_outside_reads_the_border():
     feat = torch.randn(1, 3, 8, 8)
-    far = features.read(feat, torch.tensor([[-9.0, 3.0], [99.0, 99.0]]), (16, 16))
-    near = features.read(feat, torch.tensor([[0.0, 3.0], [15.0, 15.0]]), (16, 16))
+    far = features.FeatureMap(feat, (16, 16)).read(torch.tensor([[-9.0, 3.0], [99.0, 99.0]]))
+    near = features.FeatureMap(feat, (16, 16)).read(torch.tensor([[0.0, 3.0], [15.0, 15.0]]))
     assert torch.equal(far, near)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dragnb import ddim, features, sd
+from dragnb import config, ddim, features, sd
 from dragnb.errors import InputError
 
 # What the published script loads, stabilityai/stable-diffusion-2-1, is gone from the hub; this is an unofficial mirror.
@@ -31,18 +31,14 @@ class Place(NamedTuple):
     block: int
 
 
-PUBLISHED = Place(261, 2)  # of SD 2.1, by DIFT and by DragDiffusion's script (there: up_ft_index = 1)
-CLAY = Place(81, 3)  # what notebook 01 finds best on the bundled model: step 5 of 50, the third block
-
-
 def load(matcher: str | sd.Model = "clay") -> sd.Model:
     """The model that features come from, in float32: "clay", "sd21", or anything that `sd.load` takes."""
     return sd.load(HUB_NAMES.get(matcher, matcher) if isinstance(matcher, str) else matcher, dtype="fp32")
 
 
 def suited(model: sd.Model) -> Place:
-    """The published place, or, for the bundled model, its own."""
-    return CLAY if model.name == "clay" else PUBLISHED
+    """The published place, or, for the bundled model, its own (`config.suited`)."""
+    return Place(config.suited(model).t, config.suited(model).block)
 
 
 def spreads(model: sd.Model) -> bool:
@@ -126,7 +122,7 @@ def cosines(before: Tensor, after: Tensor, xy, size, nearest: bool = False, leng
         x, y = (cells * torch.tensor(before.shape[:1:-1])).long().T
         query = before[0, :, y, x].T.double()
     else:
-        query = features.read(before.double(), points.flip(1).to(before.device), (height, width))
+        query = features.FeatureMap(before.double(), (height, width)).read(points.flip(1).to(before.device))
     products = torch.einsum("nc,chw->nhw", F.normalize(query, dim=1), after[0].double())[None]
     if nearest:
         products = F.interpolate(products, (height, width), mode="nearest")[0]

@@ -228,7 +228,7 @@ def test_what_it_is_made_with_can_be_written_down(judge, smoke):
         2,
     )
     assert said["versions"]["torch"] == torch.__version__ and said["lpips"] is None
-    assert score.Judge().describe()["t"] == dift.CLAY.t, "what suits the bundled model"
+    assert score.Judge().describe()["t"] == 81, "what suits the bundled model"
 
 
 def test_the_bundled_model_is_its_own_matcher_and_all_others_have_the_published_one():
