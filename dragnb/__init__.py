@@ -1,25 +1,68 @@
-"""dragnb: drag points of a picture with a diffusion model, one readable room per stage of the paper.
+"""dragnb: drag points of a picture with a diffusion model; DragDiffusion (Shi et al., CVPR 2024) for notebooks.
 
-DragDiffusion (Shi et al., CVPR 2024, arXiv 2306.14435) written anew for notebooks. `import dragnb` is light:
-rooms such as `dragnb.pipeline` or `dragnb.ddim` are imported when first named.
+    import dragnb
+    result = dragnb.edit(dragnb.clay.task(seed=810_001, kind="rabbit", edit="stretch").task)
+
+Whatever is named here is imported when it is first used, so that `import dragnb` is light.
+
+The whole edit
+    edit          edit a picture by a drag; returns the Result
+    run           the same as a generator of events, one a step
+    prepare       what comes before the drag and no point decides, from the cache where it is there
+    denoise       walk a dragged latent down to the picture
+    Settings      every number of an edit;  profile: settings by name, with some changed
+    DragTask      a picture, pairs of points, a mask, a prompt: the drag file;  read_image: a picture from a file
+    load_model    a Stable Diffusion 1 or 2, or the bundled model, by name, folder, file or hub id
+In Jupyter
+    Picker        pick points and paint a mask on a picture
+    Studio        the whole app: pick, drag, watch, go back, export
+Judging
+    Judge         every figure of one edited picture
+Modules
+    config        settings, profiles, the table of stages, what suits which model
+    ddim          noise schedule, inversion, sampling
+    sd            the model: encode, predict, decode
+    features      the U-Net's feature maps and their principal components (paper §3.1)
+    lora          the identity fine-tune (§3.2)
+    drag          latent optimisation (§3.3);  methods: rival drag methods, a file each
+    attention     reference-latent-control (§3.4)
+    geometry      picture pixels, canvas, feature cells
+    viz           figures
+    metrics       how good is one edit
+    sweep         many edits, measured
+    clay          a toy world whose truth is exact, and the training of the bundled model
+    ui            picker, studio, and what they are made of
 """
 
 import importlib
 
 __version__ = "0.1.0"
 
-ROOMS = (
-    *("errors", "config", "geometry", "ddim", "task", "store", "checkpoints", "sd"),
-    *("lora", "features", "attention", "drag", "pipeline", "glimpse", "viz"),
-    *("metrics", "sweep", "ui", "clay"),
+_HOME = {
+    **dict.fromkeys(("edit", "run", "prepare", "denoise"), "pipeline"),
+    **dict.fromkeys(("Settings", "profile"), "config"),
+    **dict.fromkeys(("DragTask", "read_image"), "task"),
+    **dict.fromkeys(("Picker", "Studio"), "ui"),
+    "load_model": "sd",
+    "Judge": "metrics.judge",
+}
+_NAMES = {"load_model": "load"}  # by another name where they live
+_MODULES = (
+    *("config", "ddim", "sd", "features", "lora", "drag", "methods", "attention", "geometry", "viz"),
+    *("metrics", "sweep", "clay", "ui", "task", "store", "checkpoints", "pipeline", "errors"),
 )
 
 
 def __getattr__(name: str):
-    if name in ROOMS:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), _NAMES.get(name, name))
+        globals()[name] = value  # also over a submodule of that name, should one ever be imported
+        return value
+    if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its rooms are {', '.join(ROOMS)}")
+    known = ", ".join([*_HOME, *_MODULES])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {known}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *ROOMS])
+    return sorted([*globals(), *_HOME, *_MODULES])

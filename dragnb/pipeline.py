@@ -142,7 +142,7 @@ class Prepared:
 
     @torch.no_grad()
     def preview(self, state: drag.DragState) -> tuple[np.ndarray, features.FeatureMap]:
-        """A state of the drag as the picture of its predicted x0 (blurred, cheap), and the features it is dragged by."""
+        """A state as the picture of its predicted x0 (blurred, cheap), and the features that it is dragged by."""
         feat, eps = self.look(state.z, state.t)
         return self.picture(self.clean(state.z, eps, state.t)), feat
 
@@ -426,7 +426,7 @@ def _until_interrupted(events: Iterator[Event], least: int):
 def denoise(
     prepared: Prepared, state: drag.DragState | Tensor, reference: bool = True
 ) -> Iterator[ddim.SampleState]:
-    """Walk a state of the drag, or a latent at ts[0], down to the picture, under reference control if prepared (§3.4)."""
+    """Walk a state of the drag, or a latent at ts[0], down to the picture; under reference control if prepared."""
     if isinstance(state, Tensor):
         z, ts, cond, during = state, prepared.ts, None, None
     else:

@@ -11,10 +11,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from dragnb.prepare import Event
 
 from dragnb import glimpse, pipeline, prepare
 from dragnb.errors import InputError
-from dragnb.prepare import Event
 from dragnb.store import Store
 from dragnb.ui.session import SECONDS, Session
 from dragnb.ui.worker import Worker

@@ -1,0 +1,141 @@
+"""A drag method is one file: put into `dragnb/methods` it is known everywhere by its name."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+
+from dragnb import config, drag, methods, pipeline
+from dragnb.errors import InputError
+
+TOY = '''
+"""Toy: shift the whole latent by one cell towards the first target, as often as `shifts` says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from dragnb import config
+from dragnb.drag import DragState, Problem
+
+
+@dataclass(frozen=True)
+class Settings(config.Settings):
+    """The toy's own number, and one of the common ones."""
+
+    shifts: int = config.number(2, 1, 9, "drag", "cells that the latent is shifted by")
+    lam: float = config.number(0.5, 0, 1e6, "drag", "not read")
+
+
+def drag(problem: Problem) -> Iterator[DragState]:
+    """Yield the latent shifted by 0, 1, ... cells; the handles go along."""
+    way = problem.targets[0] - problem.handles[0]
+    step = way.sign().int().tolist()
+    cells = torch.tensor(problem.look(problem.z, problem.ts[0], eps=False)[0].hw) / torch.tensor(problem.z.shape[-2:])
+    for k in range(problem.settings.shifts + 1):
+        z = torch.roll(problem.z, (k * step[0], k * step[1]), dims=(2, 3))
+        handles = problem.handles + k * cells * torch.tensor(step)
+        distance = (problem.targets - handles).norm(dim=1)
+        yield DragState(k, z, problem.ts[0], handles, distance, float(distance.sum()), False)
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The toy method, in a second place that the folder of methods is said to have."""
+    (tmp_path / "toy.py").write_text(TOY.lstrip())
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield "toy"
+    sys.modules.pop("dragnb.methods.toy", None)
+
+
+def test_a_file_is_a_method_with_its_own_settings_and_those_of_a_base(toy):
+    assert toy in methods.names() and toy in config.profile_names()
+    assert config.profile(toy, shifts=3).shifts == 3 and config.profile(toy).lam == 0.5
+    base = config.profile("clay", lam=0.2)
+    own = methods.settings(toy, base)
+
+    assert (own.method, own.shifts, own.lam) == (toy, 2, 0.5), "what the method says itself stays"
+    assert (own.block, own.lora_steps, own.r1) == (base.block, base.lora_steps, base.r1), (
+        "the rest is the base's"
+    )
+    assert config.nearest_profile(config.profile(toy, shifts=4)) == (toy, {"shifts": 4})
+    with pytest.raises(InputError, match="shifts = 0 is not a whole number from 1 to 9"):
+        config.profile(toy, shifts=0)
+    with pytest.raises(InputError, match="unknown setting 'shift'; did you mean 'shifts'"):
+        config.profile(toy, shift=1)
+
+
+def test_a_method_drags_in_a_whole_edit(toy, smoke, drag_task, quick, cache):
+    result = pipeline.edit(drag_task, smoke, methods.settings(toy, quick), cache)
+
+    assert [state.step for state in result.states] == [0, 1, 2]
+    assert torch.equal(result.states[1].z, torch.roll(result.states[0].z, 1, dims=3))
+    assert result.record["settings"]["method"] == toy
+    again = pipeline.edit(drag_task, smoke, quick, cache)
+    assert again.from_cache >= {"encode", "finetune", "invert"}, "what comes before the drag is shared"
+
+
+def test_a_method_shows_up_beside_the_paper_in_the_rivals_the_studio_and_on_the_command_line(toy):
+    from dragnb.sweep import __main__ as command
+    from dragnb.sweep import grids
+
+    base = config.profile("clay")
+    rivals = grids.rivals(base)
+    assert rivals[toy] == methods.settings(toy, base) and {"full", "no edit", "pixel warp"} <= set(rivals)
+    assert command.grid([toy])[toy].method == toy
+
+    widgets = pytest.importorskip("ipywidgets", reason="ipywidgets is missing")
+    from dragnb.ui import Studio
+
+    studio = Studio()
+    choices = [w.options for w in walk(studio.widget if hasattr(studio, "widget") else studio, widgets)]
+    assert any(toy in options for options in choices)
+
+
+def walk(widget, widgets):
+    """All drop-down lists below a widget."""
+    if isinstance(widget, widgets.Dropdown):
+        yield widget
+    for child in getattr(widget, "children", ()):
+        yield from walk(child, widgets)
+
+
+def test_an_unknown_method_is_named_with_the_nearest_known_one(toy):
+    with pytest.raises(InputError, match="method = 'tooy' is unknown; did you mean 'toy'"):
+        config.Settings(method="tooy")
+    with pytest.raises(InputError, match="method = 'toy' has numbers of its own"):
+        config.Settings(method="toy")
+
+
+def test_a_state_below_the_first_timestep_goes_on_from_there(smoke, drag_task, quick, cache):
+    prepared = pipeline.prepare(drag_task, smoke, quick, cache)
+    lower = prepared.ts[1]
+    points = torch.zeros(1, 2)
+    state = drag.DragState(1, prepared.zs[-2:-1], lower, points, points[0], 0.0, True)
+    assert [step.t for step in pipeline.denoise(prepared, state)] == list(prepared.ts[1:])
+
+
+def test_a_method_may_change_the_prompt_and_hold_a_hook_while_denoising(smoke, drag_task, quick, cache):
+    import contextlib
+
+    prepared, held = pipeline.prepare(drag_task, smoke, quick, cache), []
+
+    @contextlib.contextmanager
+    def during():
+        held.append("on")
+        yield
+        held.append("off")
+
+    points = torch.zeros(1, 2)
+    plain = drag.DragState(0, prepared.z_t, prepared.ts[0], points, points[0], 0.0, True)
+    other = drag.DragState(
+        0, prepared.z_t, prepared.ts[0], points, points[0], 0.0, True, cond=prepared.cond * 2, during=during()
+    )
+    ends = [list(pipeline.denoise(prepared, state))[-1].z_next for state in (plain, other)]
+
+    assert held == ["on", "off"]
+    assert not torch.equal(*ends)
