@@ -14,6 +14,7 @@ from PIL import Image
 from dragnb.config import nearest_profile
 from dragnb.errors import InputError
 from dragnb.pipeline import Result
+from dragnb.task import provenance
 from dragnb.ui.frames import writing
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "notebooks" / "00_quickstart.ipynb"
@@ -25,7 +26,7 @@ def save_png(path: str | os.PathLike, result: Result) -> Path:
     `DragTask.load(path)` reads the drag back, `task.read_record(path)` settings, seed, model, versions.
     """
     with writing(path) as temp:
-        info = taskfile.provenance(result.task.packed(), result.record)
+        info = provenance(result.task.packed(), result.record)
         Image.fromarray(result.image).save(temp, "PNG", pnginfo=info)
     return Path(path)
 

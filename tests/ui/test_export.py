@@ -12,7 +12,7 @@ from dragnb import config
 from dragnb.drag import DragState
 from dragnb.errors import InputError
 from dragnb.result import Result
-from dragnb.task import DragTask
+from dragnb.task import DragTask, provenance, read_record
 from dragnb.ui import export, frames
 
 
