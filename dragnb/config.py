@@ -116,6 +116,12 @@ class Settings:
     def as_dict(self) -> dict:
         return asdict(self)
 
+    def stage_steps(self) -> dict[str, int]:
+        """How many steps each stage of an edit has at most; 0: the stage is left out."""
+        visited = self.steps - ddim.start_index(self.steps, self.strength)
+        many = {"finetune": self.lora_steps, "invert": visited, "reference": visited if self.reference else 0}
+        return dict.fromkeys(STAGES, 1) | many | {"drag": self.drag_steps, "denoise": visited}
+
     def deciding(self, stage: str) -> dict:
         """The settings that decide the outcome of a stage: those that it reads, and of the stages that it needs.
 

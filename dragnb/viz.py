@@ -267,13 +267,3 @@ def save(fig: Figure, folder, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(fig))
     return path
-
-
-def follow(run) -> None:
-    """Do a run, as `bench.run(...)`, and show in a notebook how far it is: one line, the last thing that it yielded."""
-    from IPython.display import display
-
-    done, line = 0, display({"text/plain": "beginning"}, raw=True, display_id=True)
-    for done, progress in enumerate(run, 1):  # noqa: B007
-        line.update({"text/plain": str(progress)}, raw=True)
-    line.update({"text/plain": f"{done} trials done now"}, raw=True)

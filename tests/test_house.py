@@ -30,7 +30,7 @@ LIBRARIES = {  # who may know the libraries that change most, or belong to what 
     "matplotlib": {"viz", "ui/frames"},
     "ipywidgets": {"ui"},
     "ipycanvas": {"ui"},
-    "IPython": {"ui", "viz"},
+    "IPython": {"ui"},
     "torchvision": set(),
     "lpips": set(),
 }

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dragnb import pipeline
+from dragnb import config
 from dragnb.config import profile
 from tools.speed import __main__ as bench
 from tools.speed import curves, ours, public
@@ -27,7 +27,7 @@ def tasks():
 def test_an_edit_is_booked_stage_by_stage_and_a_second_drag_repeats_little(smoke, settings, tasks):
     first, again = ours.first_and_repeat(*tasks, smoke, settings, 64, flops=True)
     depth = 4  # 0.7 of 5 steps, rounded
-    assert set(first) == {*pipeline.STAGES} - {"done"}
+    assert set(first) == set(config.STAGES) - {"done"}
     assert first["finetune"].forwards == first["finetune"].gradients == 2 * 3
     assert first["invert"].forwards == 2 * depth, "up, and the reference's way down"
     assert first["drag"].forwards == 2 + 1, "the last latent is looked at, too"
@@ -62,7 +62,7 @@ def test_a_clay_task_is_measured_with_all_its_early_ends(
                 "--device", "cpu"])  # fmt: skip
     (record,) = (json.loads(p.read_text()) for p in tmp_path.glob("*.json"))
     first = record["costs"]["dragnb"]["first edit"]
-    assert first["finetune"]["gradients"] == 10 and set(first) == {*pipeline.STAGES} - {"done"}
+    assert first["finetune"]["gradients"] == 10 and set(first) == set(config.STAGES) - {"done"}
 
 
 def test_the_curves_are_drawn_and_kept(smoke_folder, tmp_path, capsys, monkeypatch, settings):

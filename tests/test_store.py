@@ -62,8 +62,8 @@ def test_keys_do_not_depend_on_order_or_on_where_an_array_lives(cache):
 
     assert cache.key(a=1, b="x", c=image) == cache.key(c=torch.from_numpy(image.copy()), b="x", a=np.int64(1))
     assert cache.key(s=profile("fast")) == cache.key(s=profile("fast"))
-    assert cache.key(s=profile("fast", lora_stop=0).stage_key("lora")) == cache.key(
-        s=profile("paper").stage_key("lora")
+    assert cache.key(s=profile("fast", lora_stop=0).deciding("finetune")) == cache.key(
+        s=profile("paper").deciding("finetune")
     )
     assert cache.key(a=image[:, ::2]) == cache.key(a=image[:, ::2].copy())
     assert cache.key(a=image.astype("<i4")) == cache.key(a=image.astype(">i4"))

@@ -118,18 +118,3 @@ def test_differences_stand_in_rows_from_the_top_with_their_intervals():
         ([-1.0], viz.OPEN),
     ]
     assert viz.png(viz.differences({}, 1)), "none is a picture too"
-
-
-def test_what_goes_on_is_followed_in_one_line_with_no_value_behind_it(monkeypatch):
-    lines = []
-
-    class Line:
-        def update(self, data, raw):
-            lines.append(data["text/plain"])
-
-    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Line())
-
-    assert viz.follow(iter(["1 of 2", "2 of 2"])) is None, "a cell that ends with it shows the line alone"
-    assert lines == ["1 of 2", "2 of 2", "2 trials done now"]
-    viz.follow(iter([]))
-    assert lines[-1] == "0 trials done now"

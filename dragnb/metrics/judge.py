@@ -31,7 +31,7 @@ from dragnb.metrics.tables import (
     points,
     summarise,
 )
-from dragnb.prepare import versions
+from dragnb.pipeline import versions
 from dragnb.task import DragTask, check_image
 
 __all__ = [

@@ -27,7 +27,7 @@ from pathlib import Path
 from dragnb import checkpoints, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.prepare import versions
+from dragnb.pipeline import versions
 from dragnb.store import Store
 from dragnb.sweep import workers
 from dragnb.sweep.beside import BESIDE

@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 
 from dragnb import sweep
-from dragnb.config import PROFILES, profile
+from dragnb.config import PROFILES, profile, suited_settings
 from dragnb.errors import InputError, did_you_mean
 from dragnb.metrics.judge import Judge, default_matcher
-from dragnb.prepare import default_settings
 from dragnb.sweep import export, grids
 from dragnb.sweep.beside import BESIDE
 from dragnb.task import parse_json
@@ -57,9 +56,9 @@ def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
     found = {}
     for name in names:
         if name == "methods":
-            found |= grids.methods(default_settings(model), truth)
+            found |= grids.methods(suited_settings(model), truth)
         elif name == "ablation":
-            found |= grids.ablation(default_settings(model))
+            found |= grids.ablation(suited_settings(model))
         elif name in BESIDE:
             found[name] = BESIDE[name]
         elif name in PROFILES:

@@ -20,7 +20,7 @@ import torch
 from dragnb import pipeline, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.prepare import versions
+from dragnb.pipeline import versions
 from dragnb.store import Store
 from dragnb.sweep.identity import digest_of, seed_of
 from dragnb.sweep.records import FORMAT, WORK
@@ -68,7 +68,7 @@ class Plan:
             thing = self.settings[name]
             if not isinstance(thing, Settings):
                 return (-1,)
-            return first_seen(**thing.stage_key("lora")), first_seen(**thing.stage_key("invert"))
+            return first_seen(**thing.deciding("finetune")), first_seen(**thing.deciding("invert"))
 
         return sorted(names, key=rank)
 

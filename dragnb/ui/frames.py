@@ -12,7 +12,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dragnb.drag import DragState
 from dragnb.errors import InputError
+from dragnb.pipeline import Prepared
 from dragnb.store import replacing
 from dragnb.viz import HANDLE, TARGET
 
@@ -146,3 +148,19 @@ def writing(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path} cannot be written ({reason}); export to another folder") from error
+
+
+def film(prepared: Prepared, states: Sequence[DragState], most: int = 48) -> Iterator[tuple[int, np.ndarray]]:
+    """Previews of a drag from first to last, at most so many, evenly spread: yields (step, image)."""
+    for step in np.linspace(0, len(states) - 1, min(most, len(states))).round().astype(int).tolist():
+        yield step, prepared.preview(states[step])[0]
+
+
+def follow(run) -> None:
+    """Do a run, as `sweep.run(...)`, and show in a notebook how far it is: one line, the last thing that it yielded."""
+    from IPython.display import display
+
+    done, line = 0, display({"text/plain": "beginning"}, raw=True, display_id=True)
+    for done, progress in enumerate(run, 1):  # noqa: B007
+        line.update({"text/plain": str(progress)}, raw=True)
+    line.update({"text/plain": f"{done} trials done now"}, raw=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 import ipywidgets as W
 
 from dragnb import config
-from dragnb.config import PROFILES, Settings
+from dragnb.config import STAGES, Settings, profile_names, suited_settings
 from dragnb.errors import InputError
-from dragnb.pipeline import Event, Result, default_settings
+from dragnb.pipeline import Event, Result
 from dragnb.ui import frames
 from dragnb.ui.controls import button, hover, narrow, paragraph, picture, put, row, show_if
 from dragnb.ui.worker import Problem
@@ -18,7 +18,6 @@ from dragnb.ui.worker import Problem
 REUSED = "same picture, prompt and model: reused"
 NOTHING = "Nothing has been dragged yet: pick, then press Run."
 LOOK = "Move the slider to see a step: its picture in one leap, its features, and a way to branch from there."
-STAGES = {"finetune": "fine-tune", "invert": "invert, record"}
 MODELS = [("bundled clay model", "clay"), ("Stable Diffusion 1.5", "sd15"), ("folder, file or hub id", "")]
 NUMBERS = ("lora_steps", "drag_steps", "drag_lr", "lam", "r1", "r2", "block", "strength", "guidance", "seed")
 # the setting that is zero, or False, where a stage is off: its label, its meaning
@@ -38,7 +37,7 @@ class SettingsPanel:
         self.folder = narrow(W.Text, description="which", placeholder="folder, .safetensors or owner/name")
         self.side = narrow(W.IntText, description="side, px")
         hover(self.side, "longer side of the canvas, a multiple of 64; 0: the model's own")
-        self.profile = narrow(W.Dropdown, options=list(PROFILES), description="profile")
+        self.profile = narrow(W.Dropdown, options=list(profile_names()), description="profile")
         self.numbers, self.switches = {}, {}
         for name in NUMBERS:
             kind = W.IntText if isinstance(getattr(Settings, name), int) else W.FloatText
@@ -48,7 +47,7 @@ class SettingsPanel:
             box.layout = W.Layout(width="auto", margin="2px 10px 2px 2px")
             self.switches[name] = hover(box, meaning)
         self._listeners, self._filling = [], False
-        self.show(model, default_settings(model) if settings is None else settings, side)
+        self.show(model, suited_settings(model) if settings is None else settings, side)
         self.models.observe(self._chosen, "value")
         self.profile.observe(lambda _: self._fill(config.profile(self.profile.value)), "value")
         for widget in (self.models, self.folder, self.side, *self.numbers.values(), *self.switches.values()):
@@ -106,7 +105,7 @@ class SettingsPanel:
     def _chosen(self, change) -> None:
         self._which()
         if change["new"]:
-            self.profile.value = config.nearest_profile(default_settings(change["new"]))[0]
+            self.profile.value = config.nearest_profile(suited_settings(change["new"]))[0]
 
     def _which(self) -> None:
         show_if(not self.models.value, self.folder)
@@ -218,7 +217,7 @@ def progress(events: Iterable[Event], running: bool = True) -> str:
             note = f"{event.i} of {event.n}" + (f", {event.left:.0f} s left" if running and event.i else "")
         steps = event.n or 1
         bar = f'<progress style="width: 36px" max="{steps}" value="{steps if over else event.i}"></progress>'
-        name = STAGES.get(event.stage, event.stage)
+        name = STAGES[event.stage].title if event.stage in STAGES else event.stage
         rows.append(f'<tr><td style="white-space: nowrap">{name}</td><td>{bar}</td><td>{note}</td></tr>')
     return f'<table style="line-height: 1.3">{"".join(rows)}</table>' if rows else ""
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dragnb import checkpoints, ddim, features, glimpse, pipeline, sd
-from dragnb.config import Settings
+from dragnb import checkpoints, features, pipeline, sd
+from dragnb.config import STAGES, Settings, suited_settings
 from dragnb.errors import InputError
 from dragnb.pipeline import Event, Prepared, Result
 from dragnb.store import Store, replacing
 from dragnb.task import DragTask
+from dragnb.ui import frames
 from dragnb.ui.worker import Worker
 
 # in the cache folder: what a step of each stage took, by model, device and side
@@ -126,30 +127,23 @@ class Session(Worker):
 
         What this session has done already is not counted. None where a stage that is to be done was never timed.
         """
-        settings, done = self.settings or pipeline.default_settings(self.model), self._done(image, prompt)
-        n = settings.steps - ddim.start_index(settings.steps, settings.strength)
-        steps = {
-            "load": 1,
-            "encode": 1,
-            "finetune": settings.lora_steps,
-            "invert": n * (1 + settings.reference),
-        }
-        steps |= {"drag": settings.drag_steps, "denoise": n, "decode": 1}
+        settings, done = self.settings or suited_settings(self.model), self._done(image, prompt) | {"done"}
         try:
             seconds = self._seconds()[self._timed_as()]
-            total = sum(k * seconds[stage] for stage, k in steps.items() if k and stage not in done)
+            steps = settings.stage_steps().items()
+            total = sum(k * seconds[stage] for stage, k in steps if k and stage not in done)
         except (LookupError, TypeError):  # no such drag yet, or the file holds something else
             return None
         return total if math.isfinite(total) else None
 
     def _done(self, image: np.ndarray, prompt: str) -> set[str]:
         """The stages that this session has already done for such a drag."""
-        settings, done = self.settings or pipeline.default_settings(self.model), set()
+        settings, done = self.settings or suited_settings(self.model), set()
         for made in (s.result for s in self.snapshots if s.model == self.model and s.side == self.side):
             done |= {"load"}
             if made.task.prompt == prompt and np.array_equal(made.task.image, image):
-                keys, made_keys = _stage_keys(settings), _stage_keys(made.settings)
-                done |= {"encode"} | {stage for stage in keys if keys[stage] == made_keys[stage]}
+                kept = (stage for stage, about in STAGES.items() if about.kept)
+                done |= {stage for stage in kept if settings.deciding(stage) == made.settings.deciding(stage)}
         return done
 
     def _timed_as(self) -> str:
@@ -195,13 +189,13 @@ class Session(Worker):
 
     def _view(self, shown: Snapshot, step: int) -> StepView:
         prepared, states = self._prepared_for(shown), shown.result.states
-        look = glimpse.glimpse(prepared, shown.result.at(step).z)
+        image, feat = prepared.preview(states[step])
         colors = self._colors
         if colors is None:  # one basis for all steps, or the colours would jump
-            colors = features.pca_colors([glimpse.glimpse(prepared, states[k].z).feat for k in (0, -1)])
+            colors = features.pca_colors([prepared.preview(states[k])[1].cells for k in (0, -1)])
             with self.lock:
                 self._colors = colors if self.shown is shown else None
-        return StepView(look.image, colors(look.feat))
+        return StepView(image, colors(feat.cells))
 
     def _prepared_for(self, snapshot: Snapshot) -> Prepared:
         """That of the last drag is at hand; that of an earlier one comes from the cache."""
@@ -217,17 +211,11 @@ class Session(Worker):
 
     def _film(self, snapshot: Snapshot, save: Callable) -> Generator[Event]:
         begin, states, pictures = time.perf_counter(), snapshot.result.states, []
-        for step, image in glimpse.film(self._prepared_for(snapshot), states):
+        for step, image in frames.film(self._prepared_for(snapshot), states):
             pictures.append((step, image))
             yield Event("film", step, len(states) - 1, time.perf_counter() - begin)
         pictures.append((len(states) - 1, snapshot.result.image))
         yield Event("done", 1, 1, time.perf_counter() - begin, save(pictures))
-
-
-def _stage_keys(settings: Settings) -> dict[str, object]:
-    """What of the settings decides the outcome of the stages that are kept."""
-    reference = settings.reference, settings.ref_blocks, settings.ref_start
-    return {"finetune": settings.stage_key("lora"), "invert": (settings.stage_key("invert"), reference)}
 
 
 def summary(result: Result) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dragnb import glimpse
+from dragnb import pipeline
 from dragnb.errors import InputError
 from dragnb.pipeline import Event
 
@@ -150,7 +150,7 @@ class Worker:
 
     def _record(self, event: Event) -> None:
         now = time.monotonic()
-        image = glimpse.preview(event) if now >= self._preview_after else None
+        image = pipeline.preview(event) if now >= self._preview_after else None
         if image is not None:
             seconds = time.monotonic() - now
             self._preview_after = now + max(REPORT_EVERY, PREVIEW_SHARE * seconds)

@@ -11,7 +11,7 @@ from PIL import Image
 from dragnb import config
 from dragnb.drag import DragState
 from dragnb.errors import InputError
-from dragnb.result import Result
+from dragnb.pipeline import Result
 from dragnb.task import DragTask, provenance, read_record
 from dragnb.ui import export, frames
 

@@ -104,3 +104,18 @@ def test_a_missing_encoder_says_what_to_install(pictures, tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(InputError, match=r"pip install 'dragnb\[video\]'; or save a GIF"):
         frames.save_mp4(tmp_path / "way.mp4", pictures)
+
+
+def test_what_goes_on_is_followed_in_one_line_with_no_value_behind_it(monkeypatch):
+    lines = []
+
+    class Line:
+        def update(self, data, raw):
+            lines.append(data["text/plain"])
+
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Line())
+
+    assert frames.follow(iter(["1 of 2", "2 of 2"])) is None, "a cell that ends with it shows the line alone"
+    assert lines == ["1 of 2", "2 of 2", "2 trials done now"]
+    frames.follow(iter([]))
+    assert lines[-1] == "0 trials done now"

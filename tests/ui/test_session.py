@@ -11,10 +11,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from dragnb.prepare import Event
 
-from dragnb import glimpse, pipeline, prepare
+from dragnb import config, pipeline
 from dragnb.errors import InputError
+from dragnb.pipeline import Event
 from dragnb.store import Store
 from dragnb.ui.session import SECONDS, Session
 from dragnb.ui.worker import Worker
@@ -127,7 +127,7 @@ def test_the_live_preview_is_looked_at_ten_times_a_second_at_most(monkeypatch):
         looked.append(time.monotonic())
         return np.full((1, 1, 3), event.i, np.uint8)
 
-    monkeypatch.setattr(glimpse, "preview", preview)
+    monkeypatch.setattr(pipeline, "preview", preview)
     worker.do("tick", ticks(100, 0.005))
     assert worker.wait(10) and worker.preview is not None
     assert 3 <= len(looked) <= 2 + (looked[-1] - looked[0]) / 0.1
@@ -136,7 +136,7 @@ def test_the_live_preview_is_looked_at_ten_times_a_second_at_most(monkeypatch):
 def test_a_preview_that_is_dear_is_made_less_often(monkeypatch):
     worker, looked = Worker(), []
     monkeypatch.setattr(
-        glimpse, "preview", lambda event: looked.append(1) or time.sleep(0.1) or np.zeros((1, 1, 3))
+        pipeline, "preview", lambda event: looked.append(1) or time.sleep(0.1) or np.zeros((1, 1, 3))
     )
     begin = time.monotonic()
     worker.do("tick", ticks(100, 0.01))
@@ -182,7 +182,7 @@ def test_a_run_gives_what_a_cell_would_and_keeps_it_without_the_model(done, smok
 
     np.testing.assert_array_equal(snapshot.result.image, same.image)
     assert snapshot is done.shown and snapshot.result.prepared is None and done.busy == ""
-    assert tuple(done.progress) == pipeline.STAGES
+    assert tuple(done.progress) == tuple(config.STAGES)
     assert all(event.data is None and event.prepared is None for event in done.progress.values())
     assert done.preview.shape == drag_task.image.shape
     assert done.message.startswith("drag 1: 3 steps in ")
@@ -256,7 +256,9 @@ def test_a_branch_begins_at_a_steps_latent_with_other_points_and_settings(sessio
     assert torch.equal(second.result.states[0].z, first.result.states[2].z)
     assert second.result.task.image is not other.image and second.start == (first, 2)
     np.testing.assert_array_equal(second.result.task.image, drag_task.image)
-    assert second.result.from_cache == {"encode", "finetune", "invert"}, "the picture is the same one"
+    assert second.result.from_cache == {"encode", "finetune", "invert", "reference"}, (
+        "the picture is the same one"
+    )
 
 
 def test_a_branch_to_another_noise_level_is_refused_in_a_line(session, done, quick, drag_task):
@@ -279,11 +281,20 @@ def timed(session, tmp_path, smoke, drag_task):
     return session
 
 
-STAGE_STEPS = {"load": 1, "encode": 1, "finetune": 3, "invert": 8, "drag": 3, "denoise": 4, "decode": 1}
+STAGE_STEPS = {
+    "load": 1,
+    "encode": 1,
+    "finetune": 3,
+    "invert": 4,
+    "reference": 4,
+    "drag": 3,
+    "denoise": 4,
+    "decode": 1,
+}
 
 
 def test_the_steps_of_each_stage_are_those_that_a_run_reports(smoke, quick, cache, drag_task):
-    prepare.forget()
+    pipeline.forget()
     session = Session(smoke, quick.replace(stop=0.0), cache)
     session.run(drag_task)
     assert session.wait(PATIENCE)
@@ -314,7 +325,7 @@ def test_the_estimate_counts_the_steps_of_those_stages_that_are_still_to_be_done
     assert timed.estimate(image, prompt) == 3 + 4 + 1, "the rest is kept"
     assert timed.estimate(image, "a dog") == timed.estimate(255 - image, prompt) == 20
     timed.settings = quick.replace(reference=False)
-    assert timed.estimate(image, prompt) == 4 + 3 + 4 + 1
+    assert timed.estimate(image, prompt) == 3 + 4 + 1, "without a reference nothing is recorded"
     timed.side = 128
     assert timed.estimate(image, prompt) is None, "another canvas was never timed"
 

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
 
-from dragnb import config, prepare
+from dragnb import config, pipeline
 from dragnb.errors import InputError
-from dragnb.prepare import Event
+from dragnb.pipeline import Event
 from dragnb.store import Store
 from dragnb.task import DragTask
 from dragnb.ui import Studio, panels
@@ -70,7 +70,7 @@ def travel(studio, step):
 
 def test_run_shows_progress_result_and_a_snapshot(done):
     assert ">drag 1: 3 steps" in done.message.value
-    assert done.progress.value.count("<progress") == 7 and "drag" in done.progress.value
+    assert done.progress.value.count("<progress") == 8 and "drag" in done.progress.value
     assert done.result.image.value[:2] == b"\xff\xd8" and len(done.strip.children) == 1
     assert not done.run_button.disabled and done.stop_button.disabled
     assert done.live.layout.display == "", "it shows how the drag ended"
@@ -209,7 +209,7 @@ def test_what_the_settings_mean_for_the_picks_is_said_beside_the_canvas_as_one_t
 
 
 def test_what_run_takes_is_said_beside_the_canvas_once_a_drag_was_made(drag_task, smoke, quick, tmp_path):
-    prepare.forget()
+    pipeline.forget()
     studio = Studio(drag_task, smoke, quick, store=Store(tmp_path))
     text = studio.picker.panel.text
     assert "about" not in text.value
