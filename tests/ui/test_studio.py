@@ -78,7 +78,7 @@ def test_run_shows_progress_result_and_a_snapshot(done):
 
 def test_the_second_drag_on_a_picture_says_what_it_reused(done, studio):
     press(studio, studio.run_button)
-    assert studio.progress.value.count(panels.REUSED) == 3
+    assert studio.progress.value.count(panels.REUSED) == 4
 
 
 def test_run_pressed_twice_is_one_line_and_the_first_goes_on(studio):
