@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy.stats
 
 from dragnb.errors import InputError, did_you_mean
 
@@ -81,19 +81,26 @@ def bootstrap(values, statistic=np.mean, groups=None, level=0.95, draws=2000, se
         )
     if not 0 < level < 1 or draws < 1:
         raise InputError(f"level = {level}, draws = {draws}: use a level between 0 and 1 and 1 draw or more")
-    if len(values) == 0:
-        return Interval(math.nan, math.nan, math.nan)
+    value = float(statistic(values)) if len(values) else math.nan
     _, which = np.unique(labels, return_inverse=True)
-    members = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
-    chosen = np.random.default_rng(seed).integers(0, len(members), (draws, len(members)))
     if groups is None and statistic is np.mean and values.ndim == 1:
-        drawn = values[chosen].mean(axis=1)
-    else:
-        drawn = [statistic(values[np.concatenate([members[k] for k in row])]) for row in chosen]
-    tail, value = (1 - level) / 2, float(statistic(values))
-    if math.isnan(value):
+        return _interval(value, values, np.mean, level, draws, seed)
+    members = [np.flatnonzero(which == k) for k in range(which.max(initial=-1) + 1)]
+
+    def of(drawn):
+        return statistic(values[np.concatenate([members[k] for k in drawn])])
+
+    return _interval(value, np.arange(len(members)), of, level, draws, seed)
+
+
+def _interval(value: float, sample: np.ndarray, statistic, level, draws, seed) -> Interval:
+    """The percentile interval of a statistic of a sample; draws in which it is NaN are left out."""
+    if math.isnan(value) or len(sample) == 1:
         return Interval(value, value, value)
-    return Interval(value, *map(float, np.nanquantile(drawn, [tail, 1 - tail])))
+    drawn = scipy.stats.bootstrap(
+        (sample,), statistic, n_resamples=draws, method="percentile", random_state=np.random.default_rng(seed)
+    ).bootstrap_distribution
+    return Interval(value, *map(float, np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])))
 
 
 def summarise(records, level=0.95, draws=2000, seed=0) -> list[dict]:
@@ -211,14 +218,16 @@ def agreement(
     table = table[np.isfinite(table).all(axis=(1, 2))] if table.size else table
     if len(settings) < 3 or not len(table):
         return Interval(math.nan, math.nan, math.nan)
-    signs = METRICS[metric].better, METRICS[against].better
-    return bootstrap(table * signs, _spearman, None, level, draws, seed)
+    table *= METRICS[metric].better, METRICS[against].better
 
+    def spearman(drawn, axis=-1):
+        ranks = scipy.stats.rankdata(table[drawn].mean(-3).round(9), axis=-2)
+        ranks -= ranks.mean(-2, keepdims=True)
+        spread = np.sqrt(np.square(ranks).sum(-2).prod(-1))
+        return ranks.prod(-1).sum(-1) / np.where(spread > 0, spread, np.nan)
 
-def _spearman(table) -> float:
-    """Of (pictures, settings, 2): the correlation of the two rankings of the settings' means."""
-    one, other = rankdata(table.mean(0).round(9), axis=0).T
-    return float(np.corrcoef(one, other)[0, 1]) if min(np.ptp(one), np.ptp(other)) else math.nan
+    pictures = np.arange(len(table))
+    return _interval(float(spearman(pictures)), pictures, spearman, level, draws, seed)
 
 
 def load(path) -> list[dict]:
