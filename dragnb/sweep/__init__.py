@@ -30,13 +30,11 @@ from dragnb.errors import InputError
 from dragnb.pipeline import versions
 from dragnb.store import Store
 from dragnb.sweep import workers
-from dragnb.sweep.beside import BESIDE
 from dragnb.sweep.identity import code, describe, seed_of
 from dragnb.sweep.records import Ledger, about, picture_path, read
 from dragnb.sweep.trial import Plan, Unit
 
 __all__ = [
-    "BESIDE",
     "Progress",
     "about",
     "facts",

@@ -5,8 +5,8 @@
     python -m dragnb.sweep export outputs/sweep data/results/claybench.csv
     python -m dragnb.sweep report outputs/sweep    # report.html and summary.csv in it; notebook 07 on the sweep
 
-The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}; "methods" and
-"ablation" are the paper's comparisons (`sweep.studies`), from the profile that suits the model.
+The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}; "methods",
+"ablation" and "rivals" are the comparisons of `sweep.grids`, from the profile that suits the model.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from dragnb.config import PROFILES, profile, suited_settings
 from dragnb.errors import InputError, did_you_mean
 from dragnb.metrics.judge import Judge, default_matcher
 from dragnb.sweep import export, grids
-from dragnb.sweep.beside import BESIDE
 from dragnb.task import parse_json
 
-STUDIES = ("methods", "ablation")
+COMPARISONS = ("methods", "ablation", "rivals")
 QUIET = 30  # seconds between lines where no terminal shows a line that is rewritten
 
 
@@ -49,25 +48,27 @@ def main(argv=None) -> int:
 
 
 def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
-    """Settings by name from profiles, the baselines of `BESIDE`, and json files of {name: {"profile": ..., ...}}.
+    """Settings by name: profiles, the comparisons and baselines of `grids`, json files of {name: {"profile": ...}}.
 
-    "methods" and "ablation" are the grids of `studies`; truth: the samples' is known, so that its ceiling may join.
+    truth  the samples' is known, so that its ceiling may join
     """
-    found = {}
+    base, found = suited_settings(model), {}
     for name in names:
         if name == "methods":
-            found |= grids.methods(suited_settings(model), truth)
+            found |= grids.methods(base, truth)
         elif name == "ablation":
-            found |= grids.ablation(suited_settings(model))
-        elif name in BESIDE:
-            found[name] = BESIDE[name]
+            found |= grids.ablation(base)
+        elif name == "rivals":
+            found |= grids.rivals(base)
+        elif name in grids.BASELINES:
+            found[name] = grids.BASELINES[name]
         elif name in PROFILES:
             found[name] = profile(name)
         elif Path(name).suffix == ".json":
             found |= _read_grid(Path(name))
         else:
             raise InputError(
-                f"--settings {name}: unknown{did_you_mean(name, [*STUDIES, *PROFILES, *BESIDE])}"
+                f"--settings {name}: unknown{did_you_mean(name, [*COMPARISONS, *PROFILES, *grids.BASELINES])}"
             )
     return found
 
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--settings",
         nargs="+",
         required=True,
-        help=f"{', '.join([*STUDIES, *PROFILES, *BESIDE])}, or grid.json",
+        help=f"{', '.join([*COMPARISONS, *PROFILES, *grids.BASELINES])}, or grid.json",
     )
     add("--out", required=True, help="the run's folder")
     add("--model", default="clay")

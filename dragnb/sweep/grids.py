@@ -1,14 +1,22 @@
-"""What the paper compares, for `sweep.run`: samples, the methods of its Fig. 8, the settings of its Fig. 6 and 7."""
+"""What a sweep compares: samples, the methods of the paper's Fig. 8, its ablations (Fig. 6, 7), rivals, baselines.
+
+A baseline is a callable (sample, model, store) -> the picture that stands beside the edits; it goes where Settings go.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from dragnb import clay
+import numpy as np
+from scipy import ndimage
+
+from dragnb import clay, sd
 from dragnb.clay import claybench
 from dragnb.config import Settings
 from dragnb.errors import InputError, did_you_mean
-from dragnb.sweep import beside, datasets
+from dragnb.geometry import Frame
+from dragnb.sweep import datasets
+from dragnb.task import DragTask
 
 FULL = "full"
 AXES = {  # what an ablation changes, one at a time; the first three are the paper's own
@@ -45,10 +53,21 @@ def methods(base: Settings, truth: bool = True) -> dict:
         "no fine-tune": base.replace(lora_steps=0),
         "no reference control": base.replace(reference=False),
         "there and back": base.replace(drag_steps=0),
-        "no edit": beside.no_edit,
-        "pixel warp": beside.warp,
+        "no edit": no_edit,
+        "pixel warp": pixel_warp,
     }
-    return found | ({"truth, encoded": beside.truth_encoded} if truth else {})
+    return found | ({"truth, encoded": truth_encoded} if truth else {})
+
+
+def rivals(base: Settings) -> dict:
+    """The base method, every method of `dragnb.methods` by its name, the floor and the pixel warp.
+
+    base  a rival has its own settings, and these where it has no opinion
+    """
+    from dragnb import methods
+
+    found = {"no edit": no_edit, "pixel warp": pixel_warp, FULL: base}
+    return found | {name: methods.settings(name, base) for name in methods.names()}
 
 
 def ablation(base: Settings, *axes: str) -> dict[str, Settings]:
@@ -72,3 +91,58 @@ def along(base: Settings, axis: str) -> dict[str, float]:
     """The names of an axis' settings in order, with their values: {"block=1": 1, "full": 2, ...}."""
     values = AXES[axis]
     return {FULL if value == getattr(base, axis) else f"{axis}={value:g}": value for value in values}
+
+
+def no_edit(sample, model, store) -> np.ndarray:
+    """The floor, the picture as it was: IF 1, and the mean length of the pairs as MD."""
+    return np.array(sample.task().image)
+
+
+def pixel_warp(sample, model, store) -> np.ndarray:
+    """The picture's own pixels pulled along, without a model."""
+    return warp(sample.task())
+
+
+def truth_encoded(sample, model, store) -> np.ndarray:
+    """The ceiling, the true picture through the model's autoencoder; InputError where the truth is not known."""
+    truth = getattr(sample, "truth_image", None)
+    if truth is None:
+        raise InputError(f"truth_encoded: {sample.name} does not know its true picture; samples of clay do")
+    return encoded(truth, model)
+
+
+BASELINES = {"no_edit": no_edit, "warp": pixel_warp, "truth_encoded": truth_encoded}
+
+
+def warp(task: DragTask) -> np.ndarray:
+    """The picture's own pixels pulled from handles to targets, uint8 (height, width, 3); no model, no new content.
+
+    Each pixel is read where it comes from: the shifts of all pairs weighted by one over the squared distance to their
+    targets, against no shift at all weighted so by the distance to what is held. So the colour at a handle stands at
+    its target, the picture outside the mask is the same to the bit, and nothing tears at the rim. An empty mask frees
+    the whole picture, whose border is held then. (Inverse distance weighting: Shepard 1968.)
+    """
+    width, height = task.size
+    free = np.ones((height, width), bool) if task.free else task.mask
+    held = np.square(ndimage.distance_transform_edt(np.pad(free, 1))[1:-1, 1:-1])
+    y, x = np.nonzero(free)
+    pixels = np.stack([x, y], -1).astype(np.float64)
+    weights = 1 / np.stack([np.square(pixels - target).sum(1) for target in task.targets], 1).clip(
+        1e-6
+    )  # (pixels, n)
+    shifts = weights @ (task.handles - task.targets) / (weights.sum(1) + 1 / held[y, x])[:, None]
+    source = (pixels + shifts).T[::-1]  # rows, then columns
+    out = np.array(task.image)
+    for colour in range(3):
+        read = ndimage.map_coordinates(
+            task.image[..., colour].astype(np.float64), source, order=1, mode="nearest"
+        )
+        out[y, x, colour] = read.round().clip(0, 255)
+    return out
+
+
+def encoded(image: np.ndarray, model: str | sd.Model = "clay") -> np.ndarray:
+    """A picture through the model's autoencoder: the best that any edit by it can give of that picture."""
+    model = sd.load(model)
+    frame = Frame.fit(image.shape[1], image.shape[0], model.side)
+    return frame.from_canvas(sd.decode(model, sd.encode(model, frame.to_canvas(image))))

@@ -18,7 +18,7 @@ from dragnb.clay.claybench import Entry
 from dragnb.errors import InputError
 from dragnb.metrics import dift, lpips
 from dragnb.metrics import judge as score
-from dragnb.sweep import baselines
+from dragnb.sweep import grids
 from dragnb.task import DragTask
 
 
@@ -50,7 +50,7 @@ def random_weights(monkeypatch):
 def two(drag_task):
     """Two pairs, so that means are means of something, and an edit of the picture inside the mask."""
     task = DragTask(drag_task.image, [[40, 45], [60, 30]], [[90, 45], [63, 34]], drag_task.mask, "a cat")
-    return task, baselines.warp(task)
+    return task, grids.warp(task)
 
 
 # what a figure is
@@ -75,14 +75,14 @@ def test_where_matching_is_perfect_no_edit_scores_the_pairs_mean_length(judge, t
     monkeypatch.setattr(dift, "match", lambda before, after, xy, *args, **options: np.array(xy))
     ways = task.targets - task.handles
 
-    figures = judge(baselines.no_edit(task), task, "cat")
+    figures = judge(np.array(task.image), task, "cat")
 
     assert figures["md"] == figures["m_md"] == pytest.approx((50 + 5) / 2)
     share = 100 * np.hypot(ways[:, 0] / 150, ways[:, 1] / 90).mean()
     assert figures["md_norm"] == figures["md_disc"] == pytest.approx(share)
     assert figures["rest_psnr"] == score.HIGHEST_PSNR
     monkeypatch.setattr(dift, "match", lambda *args, **options: np.array(task.targets))
-    assert judge(baselines.no_edit(task), task, "cat")["md"] == 0
+    assert judge(np.array(task.image), task, "cat")["md"] == 0
 
 
 def test_on_the_bundled_model_no_edit_scores_about_the_pairs_length():

@@ -1,9 +1,12 @@
 """The grids: what the paper compares, each setting once, one thing changed at a time."""
 
 import pickle
+import sys
+from types import SimpleNamespace
 
 import pytest
 
+import dragnb
 from dragnb import config
 from dragnb.config import Settings
 from dragnb.errors import InputError
@@ -52,3 +55,18 @@ def test_the_methods_travel_to_other_processes_and_differ_in_what_their_name_say
     assert parts["no fine-tune"].lora_steps == 0 and not parts["no reference control"].reference
     assert parts["there and back"].drag_steps == 0
     assert "truth, encoded" not in grids.methods(base, truth=False)
+
+
+def test_rivals_stand_beside_the_base_the_floor_and_the_warp_each_by_its_name(base, monkeypatch):
+    known = {"gooddrag": {"drag_lr": 0.02}, "freedrag": {}}
+    rooms = SimpleNamespace(
+        names=lambda: tuple(known), settings=lambda name, base: base.replace(**known[name])
+    )
+    monkeypatch.setitem(sys.modules, "dragnb.methods", rooms)
+    monkeypatch.setattr(dragnb, "methods", rooms, raising=False)
+
+    found = grids.rivals(base)
+
+    assert list(found) == ["no edit", "pixel warp", "full", "gooddrag", "freedrag"]
+    assert found["full"] == base and found["gooddrag"] == base.replace(drag_lr=0.02)
+    assert found["no edit"] is grids.no_edit and found["pixel warp"] is grids.pixel_warp

@@ -600,7 +600,7 @@ def test_a_folder_with_a_broken_sample_is_run_without_it(bench_command, drags, t
 def test_failed_trials_are_said_and_change_the_exit_status(bench_command, drags, capsys):
     assert bench_command("--data", drags, "--settings", "truth_encoded", "--limit", 1) == 1
     assert (
-        "a / truth_encoded: InputError: truth_encoded: only samples of the clay world"
+        "a / truth_encoded: InputError: truth_encoded: a does not know its true picture; samples"
         in capsys.readouterr().out
     )
 
@@ -631,11 +631,7 @@ def test_a_grid_file_gives_settings_and_baselines_by_name(tmp_path):
     found = command.grid([str(tmp_path / "grid.json"), "warp"])
 
     assert list(found) == ["full", "none", "p", "warp"]
-    assert (
-        found["full"].lam == 0.2
-        and found["none"] is sweep.BESIDE["no_edit"]
-        and found["p"].motion_norm == "sum"
-    )
+    assert found["full"].lam == 0.2 and found["none"] is grids.no_edit and found["p"].motion_norm == "sum"
 
 
 def test_the_papers_grids_go_by_name_with_the_ceiling_only_where_the_truth_is_known():
