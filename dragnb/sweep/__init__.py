@@ -30,9 +30,8 @@ from dragnb.errors import InputError
 from dragnb.pipeline import versions
 from dragnb.store import Store
 from dragnb.sweep import workers
-from dragnb.sweep.identity import code, describe, seed_of
-from dragnb.sweep.records import Ledger, about, picture_path, read
-from dragnb.sweep.trial import Plan, Unit
+from dragnb.sweep.records import Ledger, about, code, describe, picture_path, read
+from dragnb.sweep.trial import Plan, Unit, seed_of
 
 __all__ = [
     "Progress",

@@ -21,7 +21,7 @@ from dragnb import sweep
 from dragnb.config import PROFILES, profile, suited_settings
 from dragnb.errors import InputError, did_you_mean
 from dragnb.metrics.judge import Judge, default_matcher
-from dragnb.sweep import export, grids
+from dragnb.sweep import grids, records, report
 from dragnb.task import parse_json
 
 COMPARISONS = ("methods", "ablation", "rivals")
@@ -33,10 +33,10 @@ def main(argv=None) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.command == "export":
-            _say(f"written: {' '.join(map(str, export.export(args.out, args.csv)))}")
+            _say(f"written: {' '.join(map(str, records.export(args.out, args.csv)))}")
             return 0
         if args.command == "report":
-            _say(f"written: {export.report(args.out, args.data)}")
+            _say(f"written: {report.report(args.out, args.data)}")
             return 0
         return _run(args)
     except InputError as error:

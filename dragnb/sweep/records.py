@@ -7,17 +7,25 @@ trial counts; what a kill or a full disk left of a line is cut off by the next r
 from __future__ import annotations
 
 import contextlib
+import csv
+import dataclasses
+import functools
+import hashlib
 import json
 import os
+import platform
 import shutil
 import socket
 import warnings
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
 from PIL import Image
 
+import dragnb
+from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.store import replacing
 from dragnb.task import parse_json
@@ -27,6 +35,7 @@ RUN, RECORDS, HOLDER, LOCK, WORK, PICTURES = (
     *("run.json", "records.jsonl", "holder.json", ".lock"),
     *("work", "pictures"),
 )
+DIGITS = 5  # significant ones: far below any difference that means something
 OTHER_RUN = "give another folder, or move this one away"
 
 
@@ -224,3 +233,87 @@ def _difference(was, now) -> str:
         names = sorted(n for n in {*was, *now} if was.get(n) != now.get(n))
         return "had " + ", ".join(f"{n} = {_short(was.get(n))}, now {_short(now.get(n))}" for n in names)
     return f"was {_short(was)}, now it is {_short(now)}"
+
+
+@functools.cache
+def code() -> str:
+    """A digest of this package's own sources."""
+    package = Path(dragnb.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def describe(thing) -> Any:
+    """What a setting or a score is, as plain values: its own `describe()`, its fields, or its full name."""
+    if hasattr(thing, "describe"):
+        return thing.describe()
+    if isinstance(thing, Settings):
+        return thing.as_dict()
+    if isinstance(thing, functools.partial):
+        return {"call": describe(thing.func), "args": [*map(repr, thing.args)], "named": repr(thing.keywords)}
+    kind = thing if hasattr(thing, "__qualname__") else type(thing)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return {"is": name} | dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else name
+
+
+def export(out: str | os.PathLike, path: str | os.PathLike) -> tuple[Path, Path]:
+    """Write `path` (.csv: sample, category, setting, figures, seconds) and its .json of provenance; gives both paths.
+
+    Rows are sorted by sample and setting, numbers rounded to DIGITS, trials that failed left out and named in the json.
+    Two runs of the same figures give the same csv but for its seconds. InputError where the run has no records.
+    """
+    path = Path(path)
+    if path.suffix != ".csv":
+        raise InputError(f"{path}: the table's name must end in .csv")
+    records = sorted(read(out), key=lambda record: (record["sample"], record["setting"]))
+    rows = [_row(record) for record in records if not record["error"]]
+    if not rows:
+        raise InputError(f"{out} has no record without an error; run it first")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as temp, open(temp, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, names, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    beside = path.with_suffix(".json")
+    with replacing(beside) as temp:
+        text = json.dumps(_provenance(out, records, rows), indent=1, ensure_ascii=False)
+        temp.write_text(text + "\n", encoding="utf-8")
+    return path, beside
+
+
+def _row(record: dict) -> dict:
+    figures = record["metrics"] | record["drag"] | {"seconds": record["measured"].get("seconds")}
+    head = {name: record[name] for name in ("sample", "category", "setting")}
+    return head | {name: _cell(value) for name, value in figures.items()}
+
+
+def _cell(value):
+    if isinstance(value, list):
+        return " ".join(str(_cell(v)) for v in value)
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _provenance(out, records: list[dict], rows: list[dict]) -> dict:
+    digests = sorted({(r["sample"], r["sample_digest"]) for r in records if r["sample_digest"]})
+    return about(out) | {
+        "samples": len({row["sample"] for row in rows}),
+        "samples_digest": hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
+        "trials": len(rows),
+        "failed": {f"{r['sample']} / {r['setting']}": r["error"] for r in records if r["error"]},
+        "hours": round(sum(row["seconds"] or 0 for row in rows) / 3600, 2),
+        "devices": sorted({r["measured"]["device"] for r in records if "device" in r["measured"]}),
+        "threads": sorted({r["measured"]["threads"] for r in records if "threads" in r["measured"]}),
+        "processor": processor(),
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The processor by its name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import shutil
@@ -22,8 +23,8 @@ from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.pipeline import versions
 from dragnb.store import Store
-from dragnb.sweep.identity import digest_of, seed_of
 from dragnb.sweep.records import FORMAT, WORK
+from dragnb.task import DragTask
 
 STATUS, PEAK_RESET = (
     Path("/proc/self/status"),
@@ -115,6 +116,21 @@ def said(error: Exception) -> str:
     frames = [] if isinstance(error, InputError) else traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{where}"
+
+
+def seed_of(settings: Settings, name: str) -> int:
+    """The seed of an edit: that of the settings mixed with the sample's name.
+
+    So no sample's number hangs on the order or on its neighbours, and what chance does to one says nothing about the
+    others, as an interval over samples supposes. All settings of one seed share a sample's fine-tune.
+    """
+    return int.from_bytes(hashlib.sha256(f"{settings.seed} {name}".encode()).digest()[:4])
+
+
+def digest_of(task: DragTask) -> str:
+    """16 hex digits of all that decides an edit: picture, points, mask, prompt."""
+    parts = {field: getattr(task, field) for field in ("image", "handles", "targets", "mask", "prompt")}
+    return Store.key(**parts)[:16]
 
 
 def _blank(plan: Plan, sample, name: str) -> dict:

@@ -10,7 +10,7 @@ from dragnb import sweep
 from dragnb.errors import InputError
 from dragnb.metrics import judge
 from dragnb.sweep import __main__ as command
-from dragnb.sweep import export, grids
+from dragnb.sweep import grids, report
 
 
 def figures(image, task, name, truth, truth_image):
@@ -30,7 +30,7 @@ def out(smoke, tmp_path_factory):
     settings = {"floor": stand.floor, "bright & more": stand.brighter, "flaky": stand.Flaky("/nowhere")}
     samples = [stand.Sample(f"s/{k:02}", "even" if k % 2 == 0 else "odd") for k in range(8)]
     list(sweep.run(samples, settings, out, smoke, figures, keep=True))
-    export.report(out)
+    report.report(out)
     return out
 
 
@@ -74,12 +74,12 @@ def test_a_run_scored_by_something_else_is_said_to_have_no_known_figures(smoke, 
     list(sweep.run(stand.samples(1), {"floor": stand.floor}, tmp_path / "o", smoke, stand.judge))
 
     with pytest.raises(InputError, match="score the run by `score.Judge`"):
-        export.report(tmp_path / "o")
+        report.report(tmp_path / "o")
 
 
 def test_a_folder_without_records_is_named(tmp_path, smoke, capsys):
     with pytest.raises(InputError, match="holds no run"):
-        export.report(tmp_path)
+        report.report(tmp_path)
     list(sweep.run([], {"floor": stand.floor}, tmp_path / "o", smoke))
 
     assert command.main(["report", str(tmp_path / "o")]) == 2
@@ -89,12 +89,12 @@ def test_a_folder_without_records_is_named(tmp_path, smoke, capsys):
 def test_what_is_missing_or_goes_wrong_is_said_with_the_remedy(out, tmp_path, monkeypatch):
     page = (out / "report.html").read_bytes()
     with pytest.raises(InputError, match="07_benchmark.ipynb fails on .*: InputError: .*nowhere"):
-        export.report(out, data=str(tmp_path / "nowhere"))
+        report.report(out, data=str(tmp_path / "nowhere"))
     with monkeypatch.context() as patch:
-        patch.setattr(export, "NOTEBOOK", export.Path("nothing.ipynb"))
+        patch.setattr(report, "NOTEBOOK", report.Path("nothing.ipynb"))
         with pytest.raises(InputError, match="nothing.ipynb is not there; run it in the repository"):
-            export.report(out)
+            report.report(out)
     monkeypatch.setitem(sys.modules, "papermill", None)
     with pytest.raises(InputError, match=r'papermill is not installed; pip install "dragnb\[notebooks\]"'):
-        export.report(out)
+        report.report(out)
     assert (out / "report.html").read_bytes() == page, "the page that was there is kept"

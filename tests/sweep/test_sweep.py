@@ -28,7 +28,7 @@ from dragnb import config, sweep
 from dragnb.errors import InputError
 from dragnb.metrics import judge
 from dragnb.sweep import __main__ as command
-from dragnb.sweep import grids, identity, trial
+from dragnb.sweep import grids, trial
 from dragnb.sweep import records as ledger
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills and limits processes as Linux has it")
@@ -425,7 +425,7 @@ def test_ctrl_c_in_an_edit_ends_the_run_and_leaves_no_record_of_a_half_dragged_p
 ):
     half = types.SimpleNamespace(data=types.SimpleNamespace(interrupted=True))
     with monkeypatch.context() as patched:
-        patched.setattr(trial.edit, "run", lambda *_, **__: iter([half]))
+        patched.setattr(trial.pipeline, "run", lambda *_, **__: iter([half]))
         with pytest.raises(KeyboardInterrupt):
             go(stand.samples(1), {"quick": quick})
 
@@ -673,14 +673,14 @@ def test_other_code_has_another_folder(smoke, tmp_path, monkeypatch):
     shutil.copytree(Path(dragnb.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(dragnb, "__file__", str(package / "__init__.py"))
     try:
-        identity.code.cache_clear()
+        ledger.code.cache_clear()
         assert sweep.folder(tmp_path, FAST, smoke) == before, "the same sources elsewhere are the same code"
         with open(package / "drag.py", "a") as file:
             file.write("# a change\n")
-        identity.code.cache_clear()
+        ledger.code.cache_clear()
         assert sweep.folder(tmp_path, FAST, smoke) != before
     finally:
-        identity.code.cache_clear()
+        ledger.code.cache_clear()
 
 
 def test_the_exported_table_is_sorted_small_and_says_where_it_comes_from(go, tmp_path, capsys):
