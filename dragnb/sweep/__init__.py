@@ -19,7 +19,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +31,8 @@ from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.pipeline import versions
 from dragnb.store import Store
-from dragnb.sweep import workers
-from dragnb.sweep.records import Ledger, about, code, describe, picture_path, read
+from dragnb.sweep import records, workers
+from dragnb.sweep.records import about, code, describe, picture_path, read
 from dragnb.sweep.trial import Plan, Unit, seed_of
 
 __all__ = [
@@ -45,6 +47,9 @@ __all__ = [
     "seed_of",
     "table",
 ]
+
+FILE_NAME = re.compile(r"(?!\.)[^\\:*?\"<>|\x00-\x1f]+")
+LONGEST = 200  # bytes of a name
 
 
 @dataclass(frozen=True)
@@ -103,32 +108,31 @@ def run(
     A trial that fails is a record with its `error`; it is done again where `retry_failed`. Ctrl-C, a break or a kill
     leave a folder to go on from. InputError for what cannot be run or written, and for a folder of another run.
     """
-    samples, plan = _named(samples), _plan(settings, out, model, score, store, side, threads, keep)
+    samples, plan = [*samples], _plan(settings, out, model, score, store, side, threads, keep)
+    _require_names("sample", [sample.name for sample in samples], depth=4)
     return _run(
         samples, plan, out, data, lambda units: _crew(plan, units, jobs, client, resources), retry_failed
     )
 
 
 def _run(samples, plan: Plan, out, data: str, crew_of, retry_failed: bool) -> Iterator[Progress]:
-    with Ledger(out, _about(plan, data)) as ledger:
-        wanted = {(sample.name, name) for sample in samples for name in plan.settings}
-        done = {k for k, r in ledger.records.items() if k in wanted and not (retry_failed and r["error"])}
-        failed = sum(bool(ledger.records[key]["error"]) for key in done)
+    wanted = {(sample.name, name) for sample in samples for name in plan.settings}
+    with records.held(out, _about(plan, data)) as known:
+        done = {k for k, r in known.items() if k in wanted and not (retry_failed and r["error"])}
+        failed = sum(bool(known[key]["error"]) for key in done)
         lacking = [(s, tuple(name for name in plan.settings if (s.name, name) not in done)) for s in samples]
-        digests = {r["sample"]: r["sample_digest"] for r in ledger.records.values() if r["sample_digest"]}
+        digests = {r["sample"]: r["sample_digest"] for r in known.values() if r["sample_digest"]}
         units = [Unit(sample, names, digests.get(sample.name)) for sample, names in lacking if names]
         began, before = time.perf_counter(), len(done)
-        with contextlib.closing(crew_of(units)) as found:
-            for record, image in found:
-                if image is not None:
-                    ledger.keep(record, image)
-                ledger.append(record)
-                done.add((record["sample"], record["setting"]))
+        with contextlib.closing(crew_of(units)) as results:
+            for record, image in results:
+                records.write(out, record, image)
+                done.add(records.key_of(record))
                 failed += bool(record["error"])
                 seconds = time.perf_counter() - began
                 left = seconds / (len(done) - before) * (len(wanted) - len(done))
                 yield Progress(record, len(done), len(wanted), failed, seconds, left)
-        ledger.tidy()
+        shutil.rmtree(Path(out) / records.WORK, ignore_errors=True)
 
 
 def folder(
@@ -157,11 +161,10 @@ def row(record: dict) -> dict:
 
 
 def table(out: str | os.PathLike):
-    """The records of a run as a pandas DataFrame, a `row` each, ordered by sample and setting."""
+    """The records of a run as a pandas DataFrame, a `row` each."""
     import pandas
 
-    found = pandas.DataFrame([row(record) for record in read(out)])
-    return found.sort_values(["sample", "setting"], ignore_index=True) if len(found) else found
+    return pandas.DataFrame([row(record) for record in read(out)])
 
 
 def _plan(settings, out, model, score, store, side, threads, keep) -> Plan:
@@ -170,7 +173,7 @@ def _plan(settings, out, model, score, store, side, threads, keep) -> Plan:
     for name, thing in settings.items():
         if not isinstance(thing, Settings) and not callable(thing):
             raise InputError(f"settings[{name!r}] is a {type(thing).__name__}; give Settings or a callable")
-        _require_name("setting", name, rooms=1)
+    _require_names("setting", [*settings], depth=1)
     weights = model.hash if isinstance(model, sd.Model) else checkpoints.resolve(model).hash()
     told = {name: describe(thing) for name, thing in settings.items()}
     return Plan(
@@ -200,23 +203,18 @@ def _about(plan: Plan, data: str) -> dict:
     }
 
 
-def _named(samples) -> list:
-    """The samples; their names are file names too, and no two are alike."""
-    samples, seen = list(samples), set()
-    for sample in samples:
-        _require_name("sample", sample.name, rooms=4)
-        if sample.name.lower() in seen:
-            raise InputError(f"samples: two are called {sample.name!r}; rename one")
-        seen.add(sample.name.lower())
-    return samples
-
-
-def _require_name(what: str, name, rooms: int) -> None:
-    parts = name.split("/") if isinstance(name, str) else []
-    if not 1 <= len(parts) <= rooms or any(
-        not re.fullmatch(r"(?!\.)[^\\:*?\"<>|\x00-\x1f]{1,200}", p) for p in parts
-    ):
-        raise InputError(f"{what} {name!r}: the name must do as a file name too")
+def _require_names(what: str, names: list, depth: int) -> None:
+    """The names must do as names of files of `depth` folders at most, and no two may be alike."""
+    for name in names:
+        parts = name.split("/") if isinstance(name, str) else []
+        if not 1 <= len(parts) <= depth or not all(map(FILE_NAME.fullmatch, parts)):
+            raise InputError(f"{what} {name!r}: the name must do as a file name too")
+        if max(len(part.encode()) for part in parts) > LONGEST:
+            raise InputError(f"{what} {name!r}: the name is longer than {LONGEST} bytes")
+    count = Counter(name.lower() for name in names)
+    for name in names:
+        if count[name.lower()] > 1:
+            raise InputError(f"{what}s: two are called {name!r}; rename one")
 
 
 def _crew(plan: Plan, units: list[Unit], jobs: int, client, resources):

@@ -1,7 +1,6 @@
-"""A run's folder: what the run is (run.json) and its records (records.jsonl), a line each, never half a one.
+"""A run's folder: run.json says what the run is, records/SAMPLE/SETTING.json what came of a trial, one file each.
 
-Only one process writes; it may be killed at any moment. A line is written at once and reaches the disk before the next
-trial counts; what a kill or a full disk left of a line is cut off by the next run.
+A file is there whole or not at all, at whatever moment a process is killed. One process writes, anyone may read.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import socket
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,114 +29,49 @@ from dragnb.errors import InputError
 from dragnb.store import replacing
 from dragnb.task import parse_json
 
-FORMAT = 1  # raise it when a record changes its meaning: folders of another format are refused
-RUN, RECORDS, HOLDER, LOCK, WORK, PICTURES = (
-    *("run.json", "records.jsonl", "holder.json", ".lock"),
-    *("work", "pictures"),
-)
+FORMAT = 2  # raise it when a record changes its meaning: folders of another format are refused
+RUN, RECORDS, PICTURES, WORK, LOCK, HOLDER = "run.json", "records", "pictures", "work", ".lock", "holder.json"
 DIGITS = 5  # significant ones: far below any difference that means something
 OTHER_RUN = "give another folder, or move this one away"
 
+Key = tuple[str, str]  # (sample, setting): what a record is of
 
-class Ledger:
-    """The folder of a run, held by one process: a context manager that gives itself.
 
-    out    the folder, made where it is missing
-    about  what the run is, plain values: `settings` maps names to what they stand for; all else must be as it was
-           when the folder was begun. More samples and more settings may join a run, none may change
+@contextlib.contextmanager
+def held(out: str | os.PathLike, run: dict) -> Iterator[dict[Key, dict]]:
+    """Hold a run's folder against other processes; gives the records that it has.
+
+    out  the folder, made where it is missing
+    run  what the run is, plain values: `settings` maps names to what they stand for; all else must be as it was when
+         the folder was begun. More samples and more settings may join a run, none may change
 
     Raises InputError, with the remedy, for a folder that another process writes to, of another run or another format,
     and where the disk is full; what is in it then stays as it was.
     """
-
-    def __init__(self, out: str | os.PathLike, about: dict):
-        self.out = Path(out)
-        self.about = json.loads(json.dumps({"format": FORMAT} | about))
-        self.records: dict[tuple[str, str], dict] = {}
-
-    def __enter__(self) -> Ledger:
-        with contextlib.ExitStack() as stack, _room(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_held(self.out))
-            self._settle()
-            self.records = {key_of(record): record for record in self._mend()}
-            self._file = os.open(self.out / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            stack.callback(os.close, self._file)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error):
-        self._stack.close()
-
-    def append(self, record: dict) -> None:
-        """Add a record; on the disk whole, or not at all."""
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        with _room(self.out):
-            size = os.fstat(self._file).st_size
-            try:
-                written = os.write(self._file, line)
-                if written < len(line):  # a disk that was full after a part of it
-                    os.write(self._file, line[written:])
-                os.fsync(self._file)
-            except OSError:
-                os.ftruncate(self._file, size)
-                raise
-        self.records[key_of(record)] = record
-
-    def keep(self, record: dict, image: np.ndarray) -> None:
-        """Write the picture of a record, pictures/sample/setting.png."""
-        with _room(self.out), replacing(picture_path(self.out, *key_of(record))) as temp:
-            Image.fromarray(image).save(temp, format="PNG")
-
-    def tidy(self) -> None:
-        """Remove the caches of samples that are done."""
-        shutil.rmtree(self.out / WORK, ignore_errors=True)
-
-    def _settle(self) -> None:
-        """Begin the folder, or make sure that it is of this run."""
-        if not (self.out / RUN).exists():
-            if (self.out / RECORDS).exists():
-                raise InputError(f"{self.out} holds {RECORDS} without {RUN}: not a whole run; {OTHER_RUN}")
-            return self._describe()
-        before = about(self.out)
-        for name in sorted({*before, *self.about} - {"settings"}):
-            if before.get(name) != self.about.get(name):
-                raise InputError(
-                    f"{self.out} is of another run: {name} was {_short(before.get(name))}, "
-                    f"now it is {_short(self.about.get(name))}; {OTHER_RUN}"
-                )
-        for name in sorted({*before["settings"]} & {*self.about["settings"]}):
-            was, now = before["settings"][name], self.about["settings"][name]
-            if was != now:
-                raise InputError(
-                    f"{self.out} is of another run: setting {name!r} {_difference(was, now)}; give it another "
-                    f"name, or {OTHER_RUN}"
-                )
-        self.about["settings"] = before["settings"] | self.about["settings"]
-        if self.about != before:
-            self._describe()
-
-    def _describe(self) -> None:
-        with replacing(self.out / RUN) as temp:
-            temp.write_text(json.dumps(self.about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def _mend(self) -> list[dict]:
-        """The records; the file is left with these alone."""
-        path = self.out / RECORDS
-        content = path.read_bytes() if path.exists() else b""
-        records, damaged = _parse(content, path)
-        if damaged:
-            warnings.warn(f"{path}: {damaged}; what they held is done again", stacklevel=4)
-            with replacing(path) as temp:
-                temp.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
-        elif not content.endswith(b"\n") and content:
-            os.truncate(path, content.rfind(b"\n") + 1)
-        return records
+    out, run = Path(out), json.loads(json.dumps({"format": FORMAT} | run))
+    with contextlib.ExitStack() as stack:
+        with _room(out):
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(out))
+            _settle(out, run)
+            for left in out.rglob(".*.tmp"):  # by a process that was killed
+                left.unlink()
+        yield {key_of(record): record for record in _read(out, "what they held is done again")}
 
 
-def key_of(record: dict) -> tuple[str, str]:
-    """(sample, setting): what a record is of."""
-    return record["sample"], record["setting"]
+def write(out: str | os.PathLike, record: dict, image: np.ndarray | None = None) -> None:
+    """Write a record, in place of an older one, and before it the picture where one is kept."""
+    with _room(out):
+        if image is not None:
+            with replacing(picture_path(out, *key_of(record))) as temp:
+                Image.fromarray(image).save(temp, format="PNG")
+        with replacing(_path(out, *key_of(record))) as temp:
+            temp.write_text(_json(record), encoding="utf-8")
+
+
+def read(out: str | os.PathLike) -> list[dict]:
+    """The records of a run, by the samples' names and in the run's order of settings; also while the run goes on."""
+    return _read(Path(out), "what they held is left out")
 
 
 def about(out: str | os.PathLike) -> dict:
@@ -145,21 +79,16 @@ def about(out: str | os.PathLike) -> dict:
     path = Path(out) / RUN
     if not path.exists():
         raise InputError(f"{out} holds no run: there is no {RUN}")
-    found = parse_json(path.read_bytes(), str(path))
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        have = found.get("format") if isinstance(found, dict) else None
+    run = parse_json(path.read_bytes(), str(path))
+    have = run.get("format") if isinstance(run, dict) else None
+    if have != FORMAT:
         raise InputError(f"{path} is of format {have!r}, this version reads {FORMAT}; {OTHER_RUN}")
-    return found
+    return run
 
 
-def read(out: str | os.PathLike) -> list[dict]:
-    """The records of a run, the newest of each sample and setting; may be asked while the run goes on."""
-    about(out)
-    path = Path(out) / RECORDS
-    records, damaged = _parse(path.read_bytes() if path.exists() else b"", path)
-    if damaged:
-        warnings.warn(f"{path}: {damaged} and left out", stacklevel=2)
-    return list({key_of(record): record for record in records}.values())
+def key_of(record: dict) -> Key:
+    """(sample, setting) of a record."""
+    return record["sample"], record["setting"]
 
 
 def picture_path(out: str | os.PathLike, sample: str, setting: str) -> Path:
@@ -167,26 +96,54 @@ def picture_path(out: str | os.PathLike, sample: str, setting: str) -> Path:
     return Path(out) / PICTURES / sample / f"{setting}.png"
 
 
-def _parse(content: bytes, path: Path) -> tuple[list[dict], str]:
-    """All records in whole lines, and which lines are damaged; the last line counts only with its end."""
-    records, damaged = [], []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+def _path(out: str | os.PathLike, sample: str, setting: str) -> Path:
+    return Path(out) / RECORDS / sample / f"{setting}.json"
+
+
+def _json(value) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _read(out: Path, fate: str) -> list[dict]:
+    """The records; a warning says which files are damaged, and the fate of what they held."""
+    settings, records, damaged = list(about(out)["settings"]), [], []
+    for path in sorted((out / RECORDS).rglob("*.json")):
         try:
-            record = json.loads(line)
-            key_of(record)
+            record = json.loads(path.read_bytes())
+            if _path(out, *key_of(record)) != path or record["setting"] not in settings:
+                raise ValueError
+            records.append(record)
         except (ValueError, TypeError, KeyError):
-            damaged.append(number)
-            continue
-        if record.get("format") != FORMAT:
+            damaged.append(str(path.relative_to(out)))
+    if damaged:
+        warnings.warn(f"{out}: {', '.join(damaged)} are no records of this run; {fate}", stacklevel=3)
+    return sorted(records, key=lambda record: (record["sample"], settings.index(record["setting"])))
+
+
+def _settle(out: Path, run: dict) -> None:
+    """Begin the folder, or make sure that it is of this run."""
+    before = run
+    if (out / RUN).exists():
+        before = about(out)
+    elif (out / RECORDS).exists():
+        raise InputError(f"{out} holds {RECORDS} without {RUN}: not a whole run; {OTHER_RUN}")
+    for name in sorted({*before, *run} - {"settings"}):
+        if before.get(name) != run.get(name):
+            was, now = _short(before.get(name)), _short(run.get(name))
+            raise InputError(f"{out} is of another run: {name} was {was}, now it is {now}; {OTHER_RUN}")
+    for name in sorted({*before["settings"]} & {*run["settings"]}):
+        was, now = before["settings"][name], run["settings"][name]
+        if was != now:
+            change = _difference(was, now)
             raise InputError(
-                f"{path}: line {number} is of format {record.get('format')!r}, this version reads {FORMAT}; {OTHER_RUN}"
+                f"{out} is of another run: setting {name!r} {change}; give it another name, or {OTHER_RUN}"
             )
-        records.append(record)
-    return records, f"lines {', '.join(map(str, damaged))} are damaged" if damaged else ""
+    with replacing(out / RUN) as temp:
+        temp.write_text(_json(run | {"settings": before["settings"] | run["settings"]}), encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _held(out: Path):
+def _locked(out: Path):
     """Hold the folder against other processes; says who has it."""
     lock = filelock.FileLock(out / LOCK)
     try:
@@ -212,7 +169,7 @@ def _holder(out: Path) -> str:
 
 
 @contextlib.contextmanager
-def _room(out: Path):
+def _room(out):
     """A disk that cannot be written, said plainly."""
     try:
         yield
@@ -278,8 +235,7 @@ def export(out: str | os.PathLike, path: str | os.PathLike) -> tuple[Path, Path]
         table.writerows(rows)
     beside = path.with_suffix(".json")
     with replacing(beside) as temp:
-        text = json.dumps(_provenance(out, records, rows), indent=1, ensure_ascii=False)
-        temp.write_text(text + "\n", encoding="utf-8")
+        temp.write_text(_json(_provenance(out, records, rows)), encoding="utf-8")
     return path, beside
 
 

@@ -23,7 +23,7 @@ from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.pipeline import versions
 from dragnb.store import Store
-from dragnb.sweep.records import FORMAT, WORK
+from dragnb.sweep.records import WORK
 from dragnb.task import DragTask
 
 STATUS, PEAK_RESET = (
@@ -136,7 +136,6 @@ def digest_of(task: DragTask) -> str:
 def _blank(plan: Plan, sample, name: str) -> dict:
     thing = plan.settings[name]
     return {
-        "format": FORMAT,
         "sample": sample.name,
         "category": sample.category,
         "setting": name,

@@ -24,12 +24,11 @@ import sweep_stand_ins as stand
 from PIL import Image
 
 import dragnb
-from dragnb import config, sweep
+from dragnb import config, store, sweep
 from dragnb.errors import InputError
 from dragnb.metrics import judge
 from dragnb.sweep import __main__ as command
-from dragnb.sweep import grids, trial
-from dragnb.sweep import records as ledger
+from dragnb.sweep import grids, records, trial
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills and limits processes as Linux has it")
 FAST = {"floor": stand.floor, "brighter": stand.brighter}
@@ -48,13 +47,15 @@ def go(smoke, tmp_path):
 
 
 def facts(out):
-    return {ledger.key_of(record): sweep.facts(record) for record in sweep.read(out)}
+    return {records.key_of(record): sweep.facts(record) for record in sweep.read(out)}
 
 
-def whole_lines(path):
-    """The records that stand in the file to the end of their line, and what is behind the last one."""
-    lines = (path.read_bytes() if path.exists() else b"").split(b"\n")
-    return [json.loads(line) for line in lines[:-1]], lines[-1]
+def files_of(out):
+    """The content of every record by its file; each must be whole."""
+    found = {path: path.read_bytes() for path in (out / "records").rglob("*.json")}
+    for content in found.values():
+        assert records.key_of(json.loads(content)) and content.endswith(b"}\n")
+    return found
 
 
 def forked(work, *args):
@@ -194,7 +195,7 @@ def test_thirty_kills_lose_at_most_the_trial_in_work_and_never_leave_half_a_reco
     takes, rng, kills, outs = time.monotonic() - began, random.Random(0), 0, []
     while kills < KILLS:
         outs.append(tmp_path / f"out{len(outs)}")
-        records, log, before, here = outs[-1] / "records.jsonl", tmp_path / f"log{len(outs)}", b"", 0
+        log, before, here = tmp_path / f"log{len(outs)}", {}, 0
         while kills < KILLS:
             child = forked(killed_run, smoke, outs[-1], log)
             child.join(rng.uniform(0, takes / 2))
@@ -203,45 +204,33 @@ def test_thirty_kills_lose_at_most_the_trial_in_work_and_never_leave_half_a_reco
             if child.exitcode == 0:
                 break
             kills, here = kills + 1, here + 1
-            found, torn = whole_lines(records)
-            now = records.read_bytes().removesuffix(torn) if records.exists() else b""
-            assert now.startswith(before), "what was on record stays, to the byte"
+            now = files_of(outs[-1])
+            assert before.items() <= now.items(), "what was on record stays, to the byte"
             worked = log.stat().st_size if log.exists() else 0
-            assert worked - sum(r["setting"] == "logged" for r in found) <= here, "a trial a kill, at most"
+            assert worked - sum(path.stem == "logged" for path in now) <= here, "a trial a kill, at most"
             before = now
     killed_run(smoke, outs[-1], log)
 
     wanted = facts(tmp_path / "whole")
     assert len(wanted) == 40 and all(facts(out) == wanted for out in outs)
+    assert not [path for out in outs for path in out.rglob("*.tmp")], "what a kill left of a file is gone"
 
 
-def test_a_record_cut_anywhere_is_done_again_and_the_others_stay(go):
+def test_a_record_that_was_damaged_later_is_named_and_done_again_and_the_others_stay(go):
     go(stand.samples(2))
-    wanted, path = facts(go.out), go.out / "records.jsonl"
-    content = path.read_bytes()
-    start = content[:-1].rfind(b"\n") + 1
-    for cut in [*range(start, len(content), 97), len(content) - 1]:
-        path.write_bytes(content[:cut])
-        assert len(sweep.read(go.out)) == 3, "a reader leaves out the torn one"
+    wanted, whole = facts(go.out), files_of(go.out)
+    path = go.out / "records" / "s/00" / "floor.json"
+    for damage in (b"", whole[path][:200], whole[path.with_name("brighter.json")], b"[]", b"\xff"):
+        path.write_bytes(damage)
+        with pytest.warns(UserWarning, match=r"records/s/00/floor.json are no .*what they held is left out"):
+            assert len(sweep.read(go.out)) == 3
 
-        (again,) = go(stand.samples(2))
+        with pytest.warns(UserWarning, match="what they held is done again"):
+            assert len(go(stand.samples(2))) == 1
 
-        assert path.read_bytes().startswith(content[:start]) and facts(go.out) == wanted
-        assert (again.record["sample"], again.record["setting"]) == ("s/01", "brighter")
-
-
-def test_a_file_damaged_in_its_middle_is_mended_and_named(go):
-    go(stand.samples(2))
-    wanted, path = facts(go.out), go.out / "records.jsonl"
-    lines = path.read_bytes().split(b"\n")
-    path.write_bytes(b"\n".join([lines[0], lines[1][:50], b"\0" * 80, *lines[2:]]))
-    with pytest.warns(UserWarning, match="lines 2, 3 are damaged and left out"):
-        assert len(sweep.read(go.out)) == 3
-
-    with pytest.warns(UserWarning, match="lines 2, 3 are damaged; what they held is done again"):
-        assert len(go(stand.samples(2))) == 1
-
-    assert facts(go.out) == wanted and whole_lines(path)[1] == b""
+        assert facts(go.out) == wanted
+    now = files_of(go.out)
+    assert all(now[other] == content for other, content in whole.items() if other != path)
 
 
 @pytest.mark.slow
@@ -497,57 +486,54 @@ def test_a_changed_number_of_a_setting_is_named(go, quick):
         go([], {"a": quick.replace(lam=0.5)})
 
 
-def test_results_of_another_format_are_refused_plainly(go):
+def test_a_folder_of_another_format_is_refused_plainly(go):
     go(stand.samples(1))
-    records, run = go.out / "records.jsonl", go.out / "run.json"
-    records.write_text(records.read_text().replace('"format": 1', '"format": 2', 1))
+    run = go.out / "run.json"
+    run.write_text(run.read_text().replace('"format": 2', '"format": 1', 1))
     for ask in (lambda: sweep.read(go.out), lambda: go(stand.samples(1))):
         with pytest.raises(
-            InputError, match="records.jsonl: line 1 is of format 2, this version reads 1; give"
-        ):
-            ask()
-    run.write_text(run.read_text().replace('"format": 1', '"format": 2', 1))
-    for ask in (lambda: sweep.read(go.out), lambda: go(stand.samples(1))):
-        with pytest.raises(
-            InputError, match="run.json is of format 2, this version reads 1; give another folder"
+            InputError, match="run.json is of format 1, this version reads 2; give another folder"
         ):
             ask()
     run.unlink()
-    with pytest.raises(InputError, match="out holds records.jsonl without run.json: not a whole run"):
+    with pytest.raises(InputError, match="out holds records without run.json: not a whole run"):
         go(stand.samples(1))
     with pytest.raises(InputError, match="holds no run: there is no run.json"):
         sweep.read(go.out)
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_record_leaves_the_whole_ones(go):
-    """The kernel itself refuses to let the file grow: it writes the part that fits, then none."""
+    """The kernel itself refuses to let a file grow: it writes the part that fits, then none."""
+
+    def longer(image, task, name, truth, truth_image):
+        return {"list": [0.5] * (100 * int(name[-1]))}
 
     def in_the_child():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
         with pytest.raises(
             InputError, match=r"out cannot be written \(File too large\); make room and run again"
         ):
-            go(stand.samples(9))
+            go(stand.samples(9), score=longer)
 
     child = forked(in_the_child)
     child.join()
 
     assert child.exitcode == 0
-    found, torn = whole_lines(go.out / "records.jsonl")
-    assert 2 <= len(found) < 18 and torn == b""
-    assert len(go(stand.samples(9))) == 18 - len(found)
+    found = files_of(go.out)
+    assert 2 <= len(found) < 18 and not list(go.out.rglob("*.tmp"))
+    assert len(go(stand.samples(9), score=longer)) == 18 - len(found)
 
 
 def test_a_full_disk_is_named_wherever_it_is_met(go, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for place in ((ledger.os, "write"), (Image.Image, "save"), (ledger.os, "fsync")):
+    for place in ((Path, "write_text"), (Image.Image, "save"), (store.os, "fsync"), (store.os, "replace")):
         with monkeypatch.context() as patched:
             patched.setattr(*place, full)
             with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); make room"):
                 go(stand.samples(1), keep=True)
-        assert sweep.read(go.out) == [] and whole_lines(go.out / "records.jsonl")[1] == b""
+        assert not files_of(go.out) and not list(go.out.rglob("*.tmp"))
     assert len(go(stand.samples(1), keep=True)) == 2
 
 
@@ -556,8 +542,10 @@ def test_a_full_disk_is_named_wherever_it_is_met(go, monkeypatch):
     [
         ([stand.Sample("../a")], FAST, "sample '../a': the name must do as a file name too"),
         ([stand.Sample("")], FAST, "sample '': the name must do"),
-        ([stand.Sample("a"), stand.Sample("A")], FAST, "samples: two are called 'A'; rename one"),
+        ([stand.Sample("a"), stand.Sample("A")], FAST, "samples: two are called 'a'; rename one"),
         ([], {"a/b": stand.floor}, "setting 'a/b': the name must do as a file name"),
+        ([], {"b": stand.floor, "B": stand.floor}, "settings: two are called 'b'; rename one"),
+        ([stand.Sample("猫" * 70)], FAST, "the name is longer than 200 bytes"),
         ([], {"a": 3}, r"settings\['a'\] is a int; give Settings or a callable"),
         ([], {}, "settings: there are none"),
     ],
@@ -673,14 +661,14 @@ def test_other_code_has_another_folder(smoke, tmp_path, monkeypatch):
     shutil.copytree(Path(dragnb.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(dragnb, "__file__", str(package / "__init__.py"))
     try:
-        ledger.code.cache_clear()
+        records.code.cache_clear()
         assert sweep.folder(tmp_path, FAST, smoke) == before, "the same sources elsewhere are the same code"
         with open(package / "drag.py", "a") as file:
             file.write("# a change\n")
-        ledger.code.cache_clear()
+        records.code.cache_clear()
         assert sweep.folder(tmp_path, FAST, smoke) != before
     finally:
-        ledger.code.cache_clear()
+        records.code.cache_clear()
 
 
 def test_the_exported_table_is_sorted_small_and_says_where_it_comes_from(go, tmp_path, capsys):
