@@ -1,11 +1,12 @@
 """Who does the units: this process, several of this machine, or a Dask cluster; gives (record, picture) as they come.
 
-A worker that vanishes (killed, out of memory) costs what it had in hand: this is tried once more, then it is an error
-on record, and the rest goes on.
+A worker that vanishes (killed, out of memory) costs the trial that it had in hand, on a cluster the unit: this is tried
+once more, then it is an error on record, and the rest goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -13,15 +14,16 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing.connection import wait
 
 from dragnb import sd
 from dragnb.errors import InputError
 from dragnb.sweep.trial import Plan, Unit, failure, trials
 
 STRIKES = 2  # workers that a trial may cost
-VANISHED = "Vanished: the worker was lost {how}; out of memory is the likely reason"
+VANISHED = "Vanished: the worker was lost {count} times; out of memory is the likely reason"
 
 
 def alone(plan: Plan, units: list[Unit]) -> Iterator:
@@ -33,11 +35,115 @@ def alone(plan: Plan, units: list[Unit]) -> Iterator:
 def processes(plan: Plan, units: list[Unit], jobs: int) -> Iterator:
     """`jobs` processes that each load the model once; CUDA devices are given out in turn."""
     require_portable(plan)
-    crew = _Crew(plan, units, min(jobs, len(units)))
-    try:
-        yield from crew.work()
-    finally:
-        crew.dismiss()
+    queue, strikes, tasks = deque(units), Counter(), {}
+    with contextlib.ExitStack() as stack:
+
+        def start(number: int) -> None:
+            worker = _Worker(plan, number)
+            stack.callback(worker.end)
+            tasks[worker.pool.submit(_load)] = worker
+
+        for number in range(min(jobs, len(units))):
+            start(number)
+        while tasks:
+            done, _ = futures.wait(tasks, return_when=futures.FIRST_COMPLETED)
+            for task in done:
+                worker = tasks.pop(task)
+                try:
+                    result = task.result()
+                except BrokenProcessPool:
+                    yield from _vanished(plan, worker, queue, strikes)
+                    start(worker.number)
+                    continue
+                if following := worker.advance(result, queue):
+                    tasks[following] = worker
+                if result is not None:
+                    yield result
+
+
+class _Worker:
+    """A process, in a pool of its own so that its end breaks no other's work; and the unit that it works on.
+
+    ready  has it loaded the model? left: names of the unit's settings that it has not done, in their order
+    """
+
+    def __init__(self, plan: Plan, number: int):
+        self.plan, self.number, self.ready, self.unit, self.left = plan, number, False, None, []
+        context = multiprocessing.get_context("spawn")
+        self.pool = futures.ProcessPoolExecutor(1, context, _begin, (plan, number))
+        self.pid = self.pool.submit(os.getpid)
+
+    def advance(self, result, queue: deque) -> futures.Future | None:
+        """Ask for what comes after a result: the unit's next one, or the first of a new unit; None without any."""
+        if result is not None:
+            self.left.remove(result[0]["setting"])
+            return self.pool.submit(_next)
+        self.ready = True
+        if not queue:
+            return None
+        self.unit = queue.popleft()
+        self.left = self.plan.ordered(self.unit.names)
+        return self.pool.submit(_next, self.unit)
+
+    def end(self) -> None:
+        with contextlib.suppress(BrokenProcessPool):
+            pid = self.pid.result()
+            for process in multiprocessing.active_children():
+                if process.pid == pid:
+                    process.terminate()
+        self.pool.shutdown(cancel_futures=True)
+
+
+def _vanished(plan: Plan, worker: _Worker, queue: deque, strikes: Counter) -> Iterator:
+    """Put back what a lost worker had left, but for a trial that has had its chances: its failure is given."""
+    if not worker.ready:
+        strikes[worker.number] += 1
+        if strikes[worker.number] == STRIKES:
+            raise InputError(
+                "workers cannot start; is there memory for so many? Settings and score must be defined in modules that "
+                "a new process can import"
+            )
+    if worker.left:
+        trial = worker.unit.sample.name, worker.left[0]
+        strikes[trial] += 1
+        if strikes[trial] == STRIKES:
+            yield failure(plan, worker.unit.sample, worker.left.pop(0), VANISHED.format(count=STRIKES)), None
+    if worker.left:
+        queue.append(replace(worker.unit, names=tuple(worker.left)))
+
+
+_plan: Plan | None = None  # of this process, where it is a worker
+_trials: Iterator | None = None  # of the unit that it works on
+
+
+def _begin(plan: Plan, number: int) -> None:
+    """The beginning of a worker, which ends with its parent, however that ends."""
+    import torch
+
+    global _plan
+    _plan = plan
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _load() -> None:
+    """Load the model, before it is needed: what fails here fails all."""
+    sd.load(_plan.model)
+
+
+def _next(unit: Unit | None = None):
+    """The next (record, picture) of the unit in work, or the first of a new one; None at its end."""
+    global _trials
+    if unit is not None:
+        _trials = trials(_plan, unit)
+    return next(_trials, None)
 
 
 def cluster(plan: Plan, units: list[Unit], client, resources: dict | None = None) -> Iterator:
@@ -54,9 +160,7 @@ def cluster(plan: Plan, units: list[Unit], client, resources: dict | None = None
     run = f"dragnb-{os.urandom(4).hex()}"
     shared = client.submit(_shared, replace(plan, work=None), key=f"{run}-plan", retries=2)
     tasks = {
-        client.submit(
-            _unit, shared, unit, key=f"{run}-{unit.sample.name}", resources=resources, pure=False
-        ): unit
+        client.submit(_unit, shared, unit, key=f"{run}-{unit.sample.name}", resources=resources): unit
         for unit in units
     }
     try:
@@ -65,7 +169,8 @@ def cluster(plan: Plan, units: list[Unit], client, resources: dict | None = None
             try:
                 yield from task.result()
             except KilledWorker as error:
-                yield from _lost(plan, unit, f"{error.allowed_failures + 1} times")
+                message = VANISHED.format(count=error.allowed_failures + 1)
+                yield from ((failure(plan, unit.sample, name, message), None) for name in unit.names)
             except FutureCancelledError as error:
                 raise InputError(f"the cluster is gone ({error}); run again: what is done is kept") from error
             task.release()
@@ -73,17 +178,12 @@ def cluster(plan: Plan, units: list[Unit], client, resources: dict | None = None
         client.cancel([*tasks, shared])
 
 
-def _lost(plan: Plan, unit: Unit, how: str) -> Iterator:
-    for name in unit.names:
-        yield failure(plan, unit.sample, name, VANISHED.format(how=how)), None
-
-
-_turn = threading.Lock()
-
-
 def _shared(plan: Plan) -> Plan:
     """The plan as the cluster holds it: one object, and so one score with its models, in each worker."""
     return plan
+
+
+_turn = threading.Lock()
 
 
 def _unit(plan: Plan, unit: Unit) -> list:
@@ -102,116 +202,3 @@ def require_portable(plan: Plan) -> None:
             raise InputError(
                 f"{name} cannot go to another process ({error}); define it in a module"
             ) from error
-
-
-class _Hand:
-    """A worker process, and the unit it works on."""
-
-    def __init__(self, plan: Plan, number: int):
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_worker, args=(plan, number, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.ready, self.unit, self.left = False, None, []
-
-    def give(self, plan: Plan, unit: Unit) -> None:
-        self.unit, self.left = unit, plan.ordered(unit.names)
-        self.connection.send(unit)
-
-    def receive(self):
-        """What the worker sends; None where it has vanished."""
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            return None
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-
-
-class _Crew:
-    """Hands, what is to be done, and what each trial has cost so far."""
-
-    def __init__(self, plan: Plan, units: list[Unit], jobs: int):
-        self.plan, self.queue, self.strikes = plan, deque(units), Counter()
-        self.false_starts, self.numbers = 0, jobs
-        self.hands = [_Hand(plan, k) for k in range(jobs)]
-
-    def work(self) -> Iterator:
-        while self.queue or any(hand.unit for hand in self.hands):
-            self._hand_out()
-            for connection in wait([hand.connection for hand in self.hands]):
-                hand = next(hand for hand in self.hands if hand.connection is connection)
-                message = hand.receive()
-                if message is None:
-                    yield from self._vanished(hand)
-                elif message == "ready":
-                    hand.ready, self.false_starts = True, 0
-                elif message == "done":
-                    hand.unit = None
-                else:
-                    hand.left.remove(message[0]["setting"])
-                    yield message
-
-    def dismiss(self) -> None:
-        for hand in self.hands:
-            hand.end()
-
-    def _hand_out(self) -> None:
-        for hand in self.hands:
-            if hand.ready and hand.unit is None and self.queue:
-                try:
-                    hand.give(self.plan, self.queue[0])
-                except OSError:  # gone while idle: `wait` tells
-                    hand.unit = None
-                    continue
-                self.queue.popleft()
-
-    def _vanished(self, hand: _Hand) -> Iterator:
-        """Another hand takes its place; what it had left is put back, but for a trial that has had its chances."""
-        code = hand.process.exitcode
-        how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
-        if not hand.ready:
-            self.false_starts += 1
-            if self.false_starts > len(self.hands):
-                raise InputError(
-                    f"workers cannot start, they end {how}; is there memory for {len(self.hands)}? Settings and score "
-                    "must be defined in modules that a new process can import"
-                )
-        elif hand.left:
-            trial = hand.unit.sample.name, hand.left[0]
-            self.strikes[trial] += 1
-            if self.strikes[trial] == STRIKES:
-                del hand.left[0]
-                yield failure(self.plan, hand.unit.sample, trial[1], VANISHED.format(how=how)), None
-            if hand.left:
-                self.queue.append(replace(hand.unit, names=tuple(hand.left)))
-        hand.end()
-        self.hands[self.hands.index(hand)] = _Hand(self.plan, self.numbers)
-        self.numbers += 1
-
-
-def _worker(plan: Plan, number: int, connection) -> None:
-    """The life of a worker process: units in, records out. It ends with its parent, however that ends."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    sd.load(plan.model)
-    connection.send("ready")
-    while True:
-        unit = connection.recv()
-        for found in trials(plan, unit):
-            connection.send(found)
-        connection.send("done")
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
