@@ -79,7 +79,7 @@ def test_a_method_drags_in_a_whole_edit(toy, smoke, drag_task, quick, cache):
     assert again.from_cache >= {"encode", "finetune", "invert"}, "what comes before the drag is shared"
 
 
-def test_a_method_shows_up_beside_the_paper_in_the_rivals_the_studio_and_on_the_command_line(toy):
+def test_a_method_shows_up_beside_the_paper_in_the_rivals_the_studio_and_on_the_command_line(toy, drag_task):
     from dragnb.sweep import __main__ as command
     from dragnb.sweep import grids
 
@@ -91,8 +91,9 @@ def test_a_method_shows_up_beside_the_paper_in_the_rivals_the_studio_and_on_the_
     widgets = pytest.importorskip("ipywidgets", reason="ipywidgets is missing")
     from dragnb.ui import Studio
 
-    studio = Studio()
-    choices = [w.options for w in walk(studio.widget if hasattr(studio, "widget") else studio, widgets)]
+    studio = Studio(drag_task.image)
+    choices = [w.options for w in walk(studio, widgets)]
+    studio.close()
     assert any(toy in options for options in choices)
 
 

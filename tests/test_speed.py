@@ -32,7 +32,9 @@ def test_an_edit_is_booked_stage_by_stage_and_a_second_drag_repeats_little(smoke
     assert first["invert"].forwards == first["reference"].forwards == depth, "up, and the way down"
     assert first["drag"].forwards == 2 + 1, "the last latent is looked at, too"
     assert first["denoise"].forwards == depth
-    assert again["finetune"].forwards == again["invert"].forwards == again["reference"].forwards == 0, "kept from the first"
+    assert not any(again[stage].forwards for stage in ("finetune", "invert", "reference")), (
+        "kept from the first"
+    )
     assert again["drag"].flops == first["drag"].flops > 0
 
 

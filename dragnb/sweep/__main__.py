@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from dragnb import sweep
-from dragnb.config import PROFILES, profile, suited_settings
+from dragnb.config import profile, profile_names, suited_settings
 from dragnb.errors import InputError, did_you_mean
 from dragnb.metrics.judge import Judge, default_matcher
 from dragnb.sweep import grids, records, report
@@ -62,13 +62,13 @@ def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
             found |= grids.rivals(base)
         elif name in grids.BASELINES:
             found[name] = grids.BASELINES[name]
-        elif name in PROFILES:
+        elif name in profile_names():
             found[name] = profile(name)
         elif Path(name).suffix == ".json":
             found |= _read_grid(Path(name))
         else:
             raise InputError(
-                f"--settings {name}: unknown{did_you_mean(name, [*COMPARISONS, *PROFILES, *grids.BASELINES])}"
+                f"--settings {name}: unknown{did_you_mean(name, [*COMPARISONS, *profile_names(), *grids.BASELINES])}"
             )
     return found
 
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--settings",
         nargs="+",
         required=True,
-        help=f"{', '.join([*COMPARISONS, *PROFILES, *grids.BASELINES])}, or grid.json",
+        help=f"{', '.join([*COMPARISONS, *profile_names(), *grids.BASELINES])}, or grid.json",
     )
     add("--out", required=True, help="the run's folder")
     add("--model", default="clay")
