@@ -1,4 +1,4 @@
-"""The only coordinate converter: picture pixels, the model's canvas, and feature cells.
+"""The only coordinate converter: picture pixels, the model's canvas, and feature cells. And the plain pixel warp.
 
 A picture of any size is scaled (never cropped) onto a canvas whose sides are multiples of 64 and padded right
 and below with its own edge. `_xy` are picture pixels, x right and y down, the centre of the top left pixel
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -122,6 +123,33 @@ def sample_bilinear(feat: Tensor, yx: Tensor) -> Tensor:
     top = feat[0, :, y0, x0] * (1 - fx) + feat[0, :, y0, x1] * fx
     bottom = feat[0, :, y1, x0] * (1 - fx) + feat[0, :, y1, x1] * fx
     return (top * (1 - fy) + bottom * fy).movedim(0, -1)
+
+
+def warp(task) -> np.ndarray:
+    """A DragTask's picture, its own pixels pulled from handles to targets, uint8 (height, width, 3); nothing new in it.
+
+    Each pixel is read where it comes from: the shifts of all pairs weighted by one over the squared distance to their
+    targets, against no shift at all weighted so by the distance to what is held. So the colour at a handle stands at
+    its target, the picture outside the mask is the same to the bit, and nothing tears at the rim. An empty mask frees
+    the whole picture, whose border is held then. (Inverse distance weighting: Shepard 1968.)
+    """
+    width, height = task.size
+    free = np.ones((height, width), bool) if task.free else task.mask
+    held = np.square(ndimage.distance_transform_edt(np.pad(free, 1))[1:-1, 1:-1])
+    y, x = np.nonzero(free)
+    pixels = np.stack([x, y], -1).astype(np.float64)
+    weights = 1 / np.stack([np.square(pixels - target).sum(1) for target in task.targets], 1).clip(
+        1e-6
+    )  # (pixels, n)
+    shifts = weights @ (task.handles - task.targets) / (weights.sum(1) + 1 / held[y, x])[:, None]
+    source = (pixels + shifts).T[::-1]  # rows, then columns
+    out = np.array(task.image)
+    for colour in range(3):
+        read = ndimage.map_coordinates(
+            task.image[..., colour].astype(np.float64), source, order=1, mode="nearest"
+        )
+        out[y, x, colour] = read.round().clip(0, 255)
+    return out
 
 
 def _resize(rgb: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -8,15 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
-from dragnb import clay, sd
+from dragnb import clay, geometry, sd
 from dragnb.clay import claybench
 from dragnb.config import Settings
 from dragnb.errors import InputError, did_you_mean
 from dragnb.geometry import Frame
 from dragnb.sweep import datasets
-from dragnb.task import DragTask
 
 FULL = "full"
 AXES = {  # what an ablation changes, one at a time; the first three are the paper's own
@@ -100,7 +98,7 @@ def no_edit(sample, model, store) -> np.ndarray:
 
 def pixel_warp(sample, model, store) -> np.ndarray:
     """The picture's own pixels pulled along, without a model."""
-    return warp(sample.task())
+    return geometry.warp(sample.task())
 
 
 def truth_encoded(sample, model, store) -> np.ndarray:
@@ -112,33 +110,6 @@ def truth_encoded(sample, model, store) -> np.ndarray:
 
 
 BASELINES = {"no_edit": no_edit, "warp": pixel_warp, "truth_encoded": truth_encoded}
-
-
-def warp(task: DragTask) -> np.ndarray:
-    """The picture's own pixels pulled from handles to targets, uint8 (height, width, 3); no model, no new content.
-
-    Each pixel is read where it comes from: the shifts of all pairs weighted by one over the squared distance to their
-    targets, against no shift at all weighted so by the distance to what is held. So the colour at a handle stands at
-    its target, the picture outside the mask is the same to the bit, and nothing tears at the rim. An empty mask frees
-    the whole picture, whose border is held then. (Inverse distance weighting: Shepard 1968.)
-    """
-    width, height = task.size
-    free = np.ones((height, width), bool) if task.free else task.mask
-    held = np.square(ndimage.distance_transform_edt(np.pad(free, 1))[1:-1, 1:-1])
-    y, x = np.nonzero(free)
-    pixels = np.stack([x, y], -1).astype(np.float64)
-    weights = 1 / np.stack([np.square(pixels - target).sum(1) for target in task.targets], 1).clip(
-        1e-6
-    )  # (pixels, n)
-    shifts = weights @ (task.handles - task.targets) / (weights.sum(1) + 1 / held[y, x])[:, None]
-    source = (pixels + shifts).T[::-1]  # rows, then columns
-    out = np.array(task.image)
-    for colour in range(3):
-        read = ndimage.map_coordinates(
-            task.image[..., colour].astype(np.float64), source, order=1, mode="nearest"
-        )
-        out[y, x, colour] = read.round().clip(0, 255)
-    return out
 
 
 def encoded(image: np.ndarray, model: str | sd.Model = "clay") -> np.ndarray:

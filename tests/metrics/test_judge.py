@@ -12,13 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dragnb import metrics
+from dragnb import geometry, metrics
 from dragnb.clay import task as clay_task
 from dragnb.clay.claybench import Entry
 from dragnb.errors import InputError
 from dragnb.metrics import dift, lpips
 from dragnb.metrics import judge as score
-from dragnb.sweep import grids
 from dragnb.task import DragTask
 
 
@@ -50,7 +49,7 @@ def random_weights(monkeypatch):
 def two(drag_task):
     """Two pairs, so that means are means of something, and an edit of the picture inside the mask."""
     task = DragTask(drag_task.image, [[40, 45], [60, 30]], [[90, 45], [63, 34]], drag_task.mask, "a cat")
-    return task, grids.warp(task)
+    return task, geometry.warp(task)
 
 
 # what a figure is

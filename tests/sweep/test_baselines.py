@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dragnb import metrics
+from dragnb import geometry, metrics
 from dragnb.clay import task as clay_task
 from dragnb.sweep import grids
 from dragnb.task import DragTask
@@ -29,25 +29,25 @@ def test_no_edit_is_the_picture_in_a_copy_that_may_be_written_to(wide):
 
 
 def test_a_warp_carries_the_handles_colour_to_the_target_and_holds_what_is_masked(wide):
-    image = grids.warp(wide)
+    image = geometry.warp(wide)
 
     for (hx, hy), (tx, ty) in zip(wide.handles.astype(int), wide.targets.astype(int), strict=True):
         assert np.abs(image[ty, tx].astype(int) - wide.image[hy, hx]).max() <= 1
     assert np.array_equal(image[~wide.mask], wide.image[~wide.mask])
     assert (image != wide.image)[wide.mask].any()
-    assert np.array_equal(image, grids.warp(wide)), "twice the same"
+    assert np.array_equal(image, geometry.warp(wide)), "twice the same"
 
 
 def test_a_warp_does_not_tear_at_the_rim(wide):
     """At the mask's rim the shift is small, so a smooth picture stays smooth across it."""
-    step = np.abs(np.diff(grids.warp(wide).astype(int), axis=0)).max()
+    step = np.abs(np.diff(geometry.warp(wide).astype(int), axis=0)).max()
     assert step <= 12, f"neighbours differ by {step}"
 
 
 @pytest.mark.parametrize("mask", [None, np.zeros((80, 120), bool), np.ones((80, 120), bool)])
 def test_without_a_mask_the_pictures_border_is_held(wide, mask):
     free = DragTask(wide.image, wide.handles, wide.targets, mask)
-    image = grids.warp(free)
+    image = geometry.warp(free)
 
     assert np.abs(image[40, 55].astype(int) - wide.image[40, 40]).max() <= 1
     assert np.abs(image[0].astype(int) - wide.image[0]).max() < 10
@@ -57,9 +57,9 @@ def test_two_pairs_with_one_target_and_a_target_on_the_rim_are_no_trouble(wide):
     odd = DragTask(wide.image, [[40, 40], [70, 40]], [[55, 40], [55, 40]], wide.mask)
     rim = DragTask(wide.image, [[40, 40]], [[20, 20]], wide.mask)
 
-    x = int(grids.warp(odd)[40, 55, 0]), wide.image[40, 55, 0]
+    x = int(geometry.warp(odd)[40, 55, 0]), wide.image[40, 55, 0]
     assert abs(x[0] - int(x[1])) <= 2, "the mean of both"
-    assert np.array_equal(grids.warp(rim)[~wide.mask], wide.image[~wide.mask])
+    assert np.array_equal(geometry.warp(rim)[~wide.mask], wide.image[~wide.mask])
 
 
 def test_the_truth_through_the_autoencoder_is_near_the_truth():
