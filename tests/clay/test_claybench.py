@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-from dragnb.summary import HIGHEST_PSNR, METRICS
 
 from dragnb import clay
 from dragnb.clay import claybench, tasks
@@ -13,6 +12,7 @@ from dragnb.clay.kinds import FAMILIES
 from dragnb.clay.oracle import locate
 from dragnb.clay.scene import RESERVED_SEED
 from dragnb.clay.tasks import EDITS, MAX_DRAG, MIN_APART, MIN_DRAG
+from dragnb.metrics.tables import HIGHEST_PSNR, METRICS
 
 DRAWN = {  # entry -> handles, targets, mean colour before and after, as version 1 draws them
     0: ([[144.92, 120.05]], [[175.24, 120.05]], [215.36, 180.93, 175.02], [215.37, 180.94, 174.98]),
