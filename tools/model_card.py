@@ -23,8 +23,8 @@ from dragnb import metrics, sd, sweep, viz
 from dragnb.clay.claybench import Entry
 from dragnb.clay.scene import KINDS, sample
 from dragnb.clay.tasks import tasks
+from dragnb.clay.training.data import HELDOUT_SEED
 from dragnb.clay.training.loop import autoencoder_psnr, reconstruct
-from dragnb.clay.training.recipe import HELDOUT_SEED
 from dragnb.config import profile
 from dragnb.metrics import dift
 from dragnb.metrics.judge import Judge
@@ -238,8 +238,8 @@ On {hardware}; torch {history["torch"]}.
   {history["autoencoder"]["seconds"] / 60:.0f} minutes.
 {unet_training(history)}
 
-All settings: `training.json`. Again: `python -m dragnb.clay.training.train all` on a CPU,
-`python -m dragnb.clay.training.train all --recipe gpu` on a GPU (longer, on pictures drawn on the fly).
+All settings: `training.json`. Again: `python -m dragnb.clay.training all` on a CPU,
+`python -m dragnb.clay.training all --recipe gpu` on a GPU (longer, on pictures drawn on the fly).
 
 ![loss curves](curves.png)
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from dragnb import sd
-from dragnb.clay.training import loop, train
+from dragnb.clay.training import loop
+from dragnb.clay.training.__main__ import main
+from dragnb.clay.training.data import RECIPES
 from dragnb.clay.training.parts import build
-from dragnb.clay.training.recipe import RECIPES
 from dragnb.errors import InputError
 
 SMOKE = RECIPES["smoke"]
@@ -35,14 +36,14 @@ def same(a, b):
 def finished(tmp_path_factory):
     """A whole smoke training, uninterrupted."""
     out = tmp_path_factory.mktemp("whole")
-    for part in (train.train_autoencoder, train.train_unet):
+    for part in (loop.train_autoencoder, loop.train_unet):
         for _ in part(SMOKE, out, "cpu"):
             pass
     return out
 
 
 def test_a_training_left_between_checkpoints_resumes_to_the_same_bits(finished, tmp_path):
-    for part, name in ((train.train_autoencoder, "autoencoder"), (train.train_unet, "unet")):
+    for part, name in ((loop.train_autoencoder, "autoencoder"), (loop.train_unet, "unet")):
         steps = part(SMOKE, tmp_path, "cpu")
         assert [next(steps)[0] for _ in range(3)] == [1, 2, 3]  # saved at 2, lost from there
         steps.close()
@@ -54,7 +55,7 @@ def test_a_killed_training_process_resumes_to_the_same_bits(finished, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "dragnb.clay.training.train",
+        "dragnb.clay.training",
         "autoencoder",
         "--recipe",
         "smoke",
@@ -74,24 +75,24 @@ def test_a_killed_training_process_resumes_to_the_same_bits(finished, tmp_path):
     )  # at full rate, so that lengths do not matter
     whole = tmp_path / "whole"
     whole.mkdir()
-    resumed = [step for step, *_ in train.train_autoencoder(longer, tmp_path, "cpu")]
+    resumed = [step for step, *_ in loop.train_autoencoder(longer, tmp_path, "cpu")]
     assert resumed == [reached + 1, reached + 2, reached + 3]
-    for _ in train.train_autoencoder(longer, whole, "cpu"):
+    for _ in loop.train_autoencoder(longer, whole, "cpu"):
         pass
     assert same(weights(tmp_path, "autoencoder"), weights(whole, "autoencoder"))
 
 
 def test_fresh_pictures_are_drawn_where_the_recipe_keeps_none(tmp_path):
     recipe = replace(SMOKE, pictures=0, vae_steps=2, unet_steps=2)
-    assert [s for s, *_ in train.train_autoencoder(recipe, tmp_path, "cpu")] == [1, 2]
-    assert [s for s, *_ in train.train_unet(recipe, tmp_path, "cpu")] == [1, 2]
+    assert [s for s, *_ in loop.train_autoencoder(recipe, tmp_path, "cpu")] == [1, 2]
+    assert [s for s, *_ in loop.train_unet(recipe, tmp_path, "cpu")] == [1, 2]
     assert not list(tmp_path.glob("pictures*"))
 
 
 def test_the_exported_folder_is_read_by_plain_diffusers_and_samples_with_guidance(finished, tmp_path):
     from diffusers import StableDiffusionPipeline
 
-    folder = train.export(SMOKE, finished, tmp_path / "model")
+    folder = loop.export(SMOKE, finished, tmp_path / "model")
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
@@ -106,25 +107,25 @@ def test_the_exported_folder_is_read_by_plain_diffusers_and_samples_with_guidanc
 
 
 def test_export_keeps_what_lies_beside_the_weights(finished, tmp_path):
-    folder = train.export(SMOKE, finished, tmp_path / "model")
+    folder = loop.export(SMOKE, finished, tmp_path / "model")
     (folder / "README.md").write_text("the card")
-    train.export(SMOKE, finished, folder)
+    loop.export(SMOKE, finished, folder)
     assert (folder / "README.md").read_text() == "the card"
     assert not list(tmp_path.glob(".model-*")), "nothing half-written is left"
 
 
 def test_an_adopted_model_is_trained_on_from_its_own_weights(finished, tmp_path):
-    folder = train.export(SMOKE, finished, tmp_path / "model")
-    train.adopt(SMOKE, tmp_path, folder)
-    (step, loss, _), *_ = train.train_unet(SMOKE, tmp_path, "cpu")
+    folder = loop.export(SMOKE, finished, tmp_path / "model")
+    loop.adopt(SMOKE, tmp_path, folder)
+    (step, loss, _), *_ = loop.train_unet(SMOKE, tmp_path, "cpu")
     adopted, origin = weights(tmp_path, "autoencoder"), weights(finished, "autoencoder")
     assert step == 1 and loss > 0
     assert all(torch.allclose(adopted["vae"][k], origin["vae"][k], atol=2e-3) for k in origin["vae"])
     before = json.loads((folder / "training.json").read_text())
-    after = json.loads((train.export(SMOKE, tmp_path, tmp_path / "again") / "training.json").read_text())
+    after = json.loads((loop.export(SMOKE, tmp_path, tmp_path / "again") / "training.json").read_text())
     assert after["before"] == before and after["autoencoder"] == before["autoencoder"]
     with pytest.raises(InputError, match="holds a training of its own"):
-        train.adopt(SMOKE, tmp_path, folder)
+        loop.adopt(SMOKE, tmp_path, folder)
 
 
 def test_the_tokenizer_is_the_same_in_every_process():
@@ -147,7 +148,7 @@ def test_any_text_can_be_tokenised_and_captions_take_one_token_a_word():
 
 def test_an_unknown_number_of_the_recipe_is_refused(capsys):
     with pytest.raises(SystemExit):
-        train.main(["pictures", "--set", "batchsize=3"])
+        main(["pictures", "--set", "batchsize=3"])
     assert "a recipe has no number 'batchsize'" in capsys.readouterr().err
 
 

@@ -151,7 +151,7 @@ def test_the_oracle_is_not_fooled_by_blur_and_noise():
 
 
 def test_tasks_used_for_tuning_stay_clear_of_training_and_of_the_reserved_seeds():
-    from dragnb.clay.training.recipe import HELDOUT_SEED, RECIPES
+    from dragnb.clay.training.data import HELDOUT_SEED, RECIPES
 
     seeds = [clay.seed for clay in tasks(3)]
     assert all(max(r.pictures for r in RECIPES.values()) < HELDOUT_SEED <= s < RESERVED_SEED for s in seeds)

@@ -1,16 +1,55 @@
-"""Pictures of the clay world in bulk, for training: drawn by several processes into one memory-mapped file."""
+"""What is trained on, and how: every number of a training in one frozen dataclass, and the pictures in bulk."""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dragnb.clay.scene import sample
 
+HELDOUT_SEED = 800_000  # seeds from here on are never trained on
 _CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run. Steps are optimiser steps; learning rates fall by a cosine after `decay_from`."""
+
+    size: str = "clay"  # a key of parts.SIZES
+    seed: int = 0
+    pictures: int = 9_000  # drawn once and kept; 0: drawn anew for every step (many cores and a GPU)
+    vae_steps: int = 7_000
+    vae_batch: int = 8
+    vae_crop: int = 96  # the autoencoder has no norm layers, so crops train it as well as whole pictures
+    vae_lr: float = 2e-3
+    vae_ema: float = 0.995
+    latent_spread: float = 5e-3  # weight that keeps each latent channel's variance at one
+    latent_noise: float = 0.05  # added to latents before decoding, so that small denoising errors do not show
+    unet_steps: int = 5_300
+    unet_batch: int = 16
+    unet_lr: float = 1e-3
+    focus: tuple = (250, 800)  # half of the samples have a timestep in here, where shape and pose are decided
+    min_snr: float = 5.0  # weight of a noise level is min(SNR, this) / SNR (Hang et al. 2023)
+    caption_dropout: float = 0.1  # trains the empty prompt, which classifier-free guidance needs
+    ema: float = 0.999
+    decay_from: float = 0.4  # fraction of the steps at full learning rate
+    warmup: int = 150
+    save_every: int = 250
+    workers: int = 2
+
+
+RECIPES = {
+    "cpu": Recipe(),
+    "gpu": Recipe(pictures=0, vae_steps=40_000, vae_batch=32, vae_crop=128, unet_steps=60_000, unet_batch=128,
+                  ema=0.9998, save_every=1000, workers=14),
+    "smoke": Recipe(size="smoke", pictures=24, vae_steps=6, vae_batch=2, vae_crop=64, unet_steps=6,
+                    unet_batch=2, warmup=2, save_every=2, workers=1),
+}  # fmt: skip
 
 
 def _draw(path, shape, start, stop, seed):
@@ -39,3 +78,34 @@ def draw_set(path, count, seed=0, size=256, workers=None, progress=lambda done, 
             progress(min((k + 1) * _CHUNK, count), count)
     os.replace(partial, path)
     return np.load(path, mmap_mode="r")
+
+
+def to_unit(pictures, device="cpu"):
+    """uint8 pictures (b, h, w, 3) to tensors (b, 3, h, w) in [-1, 1]."""
+    x = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float()
+    return (x / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Training pictures by index: read from the drawn set, or drawn on the fly where the recipe keeps none."""
+
+    def __init__(self, recipe: Recipe, out: Path):
+        self.recipe, self.path = recipe, out / f"pictures-{recipe.pictures}.npy"
+        self.drawn = None
+
+    def prepare(self, progress=lambda done, total: None):
+        """Draw the set, if the recipe keeps one."""
+        if self.recipe.pictures:
+            self.drawn = draw_set(
+                self.path, self.recipe.pictures, workers=self.recipe.workers, progress=progress
+            )
+        return self
+
+    def __getitem__(self, index):
+        return self.drawn[index] if self.recipe.pictures else sample(int(index)).picture()
+
+    def seeds(self, step, batch, generator):
+        """Which seeds make up a step's batch: shuffled from the drawn set, or ever new ones."""
+        if self.recipe.pictures:
+            return torch.randint(0, self.recipe.pictures, (batch,), generator=generator).tolist()
+        return [(step * batch + i) % HELDOUT_SEED for i in range(batch)]

@@ -2,11 +2,14 @@
 
 Resume is exact because nothing random outlives a step: the draws of step k come from a generator seeded with
 (seed, part, k), and weights, averages and optimiser state are saved together, beside and then renamed.
+The U-Net and the text encoder are trained jointly on the latents of the autoencoder's averaged weights.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import math
 import os
 import time
@@ -16,44 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dragnb import metrics, sd
+from dragnb import ddim, metrics, sd
 from dragnb.clay.scene import sample
-from dragnb.clay.training.data import draw_set
-from dragnb.clay.training.recipe import HELDOUT_SEED, Recipe
+from dragnb.clay.training import parts
+from dragnb.clay.training.data import HELDOUT_SEED, Pictures, to_unit
+from dragnb.errors import InputError
 from dragnb.geometry import Frame
 
 SHOW_EVERY = 50  # steps between points of the loss curve
-
-
-def to_unit(pictures, device="cpu"):
-    """uint8 pictures (b, h, w, 3) to tensors (b, 3, h, w) in [-1, 1]."""
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float()
-    return (x / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-class Pictures(torch.utils.data.Dataset):
-    """Training pictures by index: read from the drawn set, or drawn on the fly where the recipe keeps none."""
-
-    def __init__(self, recipe: Recipe, out: Path):
-        self.recipe, self.path = recipe, out / f"pictures-{recipe.pictures}.npy"
-        self.drawn = None
-
-    def prepare(self, progress=lambda done, total: None):
-        """Draw the set, if the recipe keeps one."""
-        if self.recipe.pictures:
-            self.drawn = draw_set(
-                self.path, self.recipe.pictures, workers=self.recipe.workers, progress=progress
-            )
-        return self
-
-    def __getitem__(self, index):
-        return self.drawn[index] if self.recipe.pictures else sample(int(index)).picture()
-
-    def seeds(self, step, batch, generator):
-        """Which seeds make up a step's batch: shuffled from the drawn set, or ever new ones."""
-        if self.recipe.pictures:
-            return torch.randint(0, self.recipe.pictures, (batch,), generator=generator).tolist()
-        return [(step * batch + i) % HELDOUT_SEED for i in range(batch)]
 
 
 def step_generator(recipe, part, step):
@@ -160,6 +133,167 @@ def trained(out, name, module, key):
     return module.eval().requires_grad_(False)
 
 
+def train_autoencoder(recipe, out, device):
+    """Reconstruction of crops: absolute error, squared error and edges; latents kept near unit variance."""
+    vae = parts.build(recipe.size, recipe.seed).vae.train().to(device, memory_format=torch.channels_last)
+    data = Pictures(recipe, out).prepare()
+    stream = batches(
+        data, recipe, "autoencoder", recipe.vae_batch, saved_step(out, "autoencoder"), recipe.vae_steps
+    )
+    c, half = recipe.vae_crop, device != "cpu"
+
+    def loss_fn(step):
+        at, _, pictures = next(stream)
+        assert at == step
+        g = step_generator(recipe, "autoencoder", step)
+        oy, ox = torch.randint(0, pictures.shape[1] - c + 1, (2,), generator=g).tolist()
+        x = to_unit(pictures[:, oy : oy + c, ox : ox + c], device)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            z = vae.encoder(x)
+            noise = torch.randn(z.shape, generator=g).to(device)
+            y = vae.decoder(z + recipe.latent_noise * noise)
+        y, z = y.float(), z.float()
+        edges = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
+        loss = (y - x).abs().mean() + (y - x).square().mean() + 0.5 * edges
+        coarse = (
+            torch.nn.functional.avg_pool2d(y - x, 8).abs().mean()
+        )  # flat colours: the eye sees them first
+        spread = (z.var((0, 2, 3)) - 1).abs().mean()  # every latent channel at one scale, as the noise is
+        loss = loss + 2 * coarse + recipe.latent_spread * spread
+        return loss, (y - x).detach().square().mean()
+
+    yield from fit(
+        "autoencoder",
+        {"vae": vae},
+        loss_fn,
+        recipe.vae_steps,
+        recipe.vae_lr,
+        recipe,
+        out,
+        0.0,
+        recipe.vae_ema,
+    )
+
+
+@torch.no_grad()
+def encode_all(recipe, out, device, batch=8, progress=lambda done, total: None):
+    """Latents of the drawn set, unscaled, kept on disk, and the factor that makes their variance one.
+
+    The file bears the autoencoder's step in its name, so that a longer trained one never meets older latents.
+    """
+    vae = trained(out, "autoencoder", parts.build_vae(recipe.size), "vae").to(
+        device, memory_format=torch.channels_last
+    )
+    data = Pictures(recipe, out).prepare()
+    count = recipe.pictures or 512
+    path = out / f"latents-{count}-{saved_step(out, 'autoencoder')}.npy"
+    if not path.exists():
+        chunks = []
+        for a in range(0, count, batch):
+            pictures = np.stack([data[i] for i in range(a, min(a + batch, count))])
+            chunks.append(vae.encoder(to_unit(pictures, device)).float().cpu().numpy())
+            progress(a + len(pictures), count)
+        np.save(path.with_suffix(".partial.npy"), np.concatenate(chunks))
+        os.replace(path.with_suffix(".partial.npy"), path)
+    latents = torch.from_numpy(np.load(path))
+    return latents, 1.0 / latents.std().item(), vae, data
+
+
+def train_unet(recipe, out, device):
+    """Noise prediction (ε) with min-SNR weights, U-Net and text encoder together."""
+    made = parts.build(recipe.size, recipe.seed)
+    unet = made.unet.train().to(device, memory_format=torch.channels_last)
+    text = made.text_encoder.train().to(device)
+    latents, factor, vae, data = encode_all(recipe, out, device)
+    abar = ddim.alphas_bar().to(device)
+    stream = (
+        batches(data, recipe, "unet", recipe.unet_batch, saved_step(out, "unet"), recipe.unet_steps)
+        if not recipe.pictures
+        else None
+    )
+    half, b = device != "cpu", recipe.unet_batch
+
+    def batch_of(step, g):
+        if stream is None:
+            seeds = data.seeds(step, b, g)
+            return seeds, latents[seeds]
+        _, seeds, pictures = next(stream)
+        with torch.no_grad():
+            return seeds, vae.encoder(to_unit(pictures, device)).float()
+
+    def loss_fn(step):
+        g = step_generator(recipe, "unet", step)
+        seeds, z0 = batch_of(step, g)
+        captions = [sample(s).caption for s in seeds]
+        drop = torch.rand(b, generator=g) < recipe.caption_dropout
+        ids = made.tokenizer([("" if d else c) for d, c in zip(drop, captions, strict=True)], padding="max_length",
+                             max_length=parts.MAX_TOKENS, truncation=True, return_tensors="pt").input_ids  # fmt: skip
+        t = draw_timesteps(b, recipe.focus, g).to(device)
+        noise = torch.randn(z0.shape, generator=g).to(device)
+        a = abar[t].view(-1, 1, 1, 1)
+        z = (a.sqrt() * z0.to(device) * factor + (1 - a).sqrt() * noise).contiguous(
+            memory_format=torch.channels_last
+        )
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            out_ = unet(z, t, text(ids.to(device)).last_hidden_state).sample
+        error = (out_.float() - noise).square().mean((1, 2, 3))
+        snr = (a / (1 - a)).view(-1)
+        return (error * snr.clamp(max=recipe.min_snr) / snr).mean(), error.detach().mean()
+
+    yield from fit(
+        "unet",
+        {"unet": unet, "text_encoder": text},
+        loss_fn,
+        recipe.unet_steps,
+        recipe.unet_lr,
+        recipe,
+        out,
+        1e-3,
+        recipe.ema,
+    )
+
+
+def adopt(recipe, out, folder):
+    """Begin from a finished model: its autoencoder is kept, its U-Net and text encoder are trained on from step 0.
+
+    What was done to the model before goes along (`adopted.json`), and into the training.json of what is exported.
+    """
+    from diffusers import AutoencoderTiny, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    if saved_step(out, "unet"):
+        raise InputError(f"out: {out} holds a training of its own; adopt a model into an empty folder")
+    kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
+    made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
+    vae, record = {"vae": made.pop("vae")}, Path(folder) / "training.json"
+    before = json.loads(record.read_text()) if record.exists() else {}
+    known = before.get("autoencoder", {"curve": [], "seconds": 0.0})
+    checkpoint(out / "autoencoder.pt", recipe.vae_steps, known["curve"], known["seconds"], vae, vae, {})
+    checkpoint(out / "unet.pt", 0, [], 0.0, made, made, {})
+    (out / "adopted.json").write_text(json.dumps(before))
+
+
+def export(recipe, out, folder):
+    """Write the averaged weights as a diffusers folder in fp16, and how they were trained as `training.json`."""
+    made = parts.build(recipe.size, recipe.seed)
+    _, factor, _, _ = encode_all(recipe, out, "cpu")
+    trained(out, "autoencoder", made.vae, "vae").register_to_config(scaling_factor=factor)
+    trained(out, "unet", made.unet, "unet"), trained(out, "unet", made.text_encoder, "text_encoder")
+    folder = parts.save_folder(made, folder)
+    history = {
+        "recipe": dataclasses.asdict(recipe),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    for name in ("autoencoder", "unet"):
+        saved = torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True)
+        history[name] = {"steps": saved["step"], "seconds": round(saved["seconds"]), "curve": saved["curve"]}
+    if (out / "adopted.json").exists():
+        history["before"] = json.loads((out / "adopted.json").read_text())
+    (folder / "training.json").write_text(json.dumps(history))
+    return folder
+
+
 def reconstruct(model: sd.Model, picture: np.ndarray) -> np.ndarray:
     """A 256 px picture through a model's autoencoder, uint8 as it was."""
     frame = Frame.fit(256, 256, 256)
@@ -175,5 +309,5 @@ def autoencoder_psnr(model: sd.Model, count: int = 200) -> Iterator[dict[str, fl
         scene = sample(seed)
         picture, figure = scene.picture(), scene.trace()[1] >= 0
         back = reconstruct(model, picture)
-        parts = {"whole": None, "figure": figure, "backdrop": ~figure}
-        yield {name: metrics.psnr(back, picture, mask) for name, mask in parts.items()}
+        regions = {"whole": None, "figure": figure, "backdrop": ~figure}
+        yield {name: metrics.psnr(back, picture, mask) for name, mask in regions.items()}
