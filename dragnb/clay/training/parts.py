@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import copy
-import os
+import re
 import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 
 from dragnb.clay.scene import COLORS, GROUNDS, KINDS, SKIES
+from dragnb.store import replacing
 
 SIZES = {
     # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
@@ -120,25 +120,22 @@ def build_tokenizer():
     )
 
 
+def token_ids(tokenizer, captions):
+    """Captions to token numbers, (b, 77), padded and cut."""
+    return tokenizer(
+        captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
 def pair_merges(words):
     """Byte-pair merges until every word is one token: the most frequent pair first, the first by spelling on ties."""
-    split = [(*word[:-1], word[-1] + WORD_END) for word in sorted(set(words))]
-    merges = []
-    while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
+    split, merges = [" ".join((*word[:-1], word[-1] + WORD_END)) for word in sorted(set(words))], []
+    while pairs := Counter(pair for word in split for pair in pairwise(word.split())):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        split = [_merged(parts, best) for parts in split]
+        apart = re.compile(rf"(?<!\S){re.escape(' '.join(best))}(?!\S)")
+        split = [apart.sub("".join(best), word) for word in split]
     return merges
-
-
-def _merged(parts, pair):
-    out = []
-    for part in parts:
-        if out and (out[-1], part) == pair:
-            out[-1] += part
-        else:
-            out.append(part)
-    return tuple(out)
 
 
 def build_scheduler():
@@ -162,27 +159,22 @@ def build(size: str = "clay", seed: int = 0) -> Parts:
 
 
 def save_folder(parts: Parts, folder, dtype=torch.float16) -> Path:
-    """Write a diffusers pipeline folder, whole or not at all (written beside, then renamed over an older one)."""
+    """Write a diffusers pipeline folder, whole or not at all; what lies beside an older one's weights stays."""
     from diffusers import StableDiffusionPipeline
 
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     copies = {k: copy.deepcopy(getattr(parts, k)).to(dtype) for k in ("unet", "vae", "text_encoder")}
     pipe = StableDiffusionPipeline(
         **copies, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    pipe.save_pretrained(fresh, safe_serialization=True)
-    config = (
-        fresh / "text_encoder" / "config.json"
-    )  # transformers would load half precision, diffusers loads full
-    config.write_text(config.read_text().replace('"float16"', '"float32"'))
-    os.chmod(fresh, 0o755)
-    if folder.exists():
-        for extra in folder.iterdir():  # the card and its pictures stay beside the weights
-            if not (fresh / extra.name).exists():
-                shutil.move(str(extra), str(fresh / extra.name))
-        shutil.rmtree(folder)
-    os.replace(fresh, folder)
+    with replacing(folder) as fresh:
+        if folder.exists():
+            shutil.copytree(
+                folder, fresh, ignore=shutil.ignore_patterns(*pipe.components, "model_index.json")
+            )
+        pipe.save_pretrained(fresh, safe_serialization=True)
+        # transformers would load half precision, where diffusers loads full
+        config = fresh / "text_encoder" / "config.json"
+        config.write_text(config.read_text().replace('"float16"', '"float32"'))
     return folder
