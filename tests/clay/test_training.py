@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 
 from dragnb import sd
 from dragnb.clay.training import loop
-from dragnb.clay.training.__main__ import main
+from dragnb.clay.training.__main__ import changed, main
 from dragnb.clay.training.data import RECIPES
 from dragnb.clay.training.parts import build
 from dragnb.errors import InputError
@@ -150,6 +151,23 @@ def test_an_unknown_number_of_the_recipe_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["pictures", "--set", "batchsize=3"])
     assert "a recipe has no number 'batchsize'" in capsys.readouterr().err
+
+
+def test_a_switch_of_the_recipe_is_set_by_word_or_figure(capsys):
+    for text, value in (("1", True), ("true", True), ("0", False), ("False", False)):
+        assert changed(SMOKE, f"autocast={text}").autocast is value
+    with pytest.raises(SystemExit):
+        main(["pictures", "--set", "autocast=maybe"])
+    assert "--set autocast=maybe: must be one of 0, false, 1, true" in capsys.readouterr().err
+
+
+def test_autocast_trains_in_bfloat16_on_the_cpu_and_stays_near_full_precision(finished, tmp_path):
+    halved, tmp = replace(SMOKE, autocast=True), tmp_path / "half"
+    shutil.copytree(finished, tmp, ignore=shutil.ignore_patterns("unet.pt"))
+    (_, full, _), *_ = loop.train_unet(SMOKE, tmp, "cpu")
+    (tmp / "unet.pt").unlink()
+    (_, half, _), *_ = loop.train_unet(halved, tmp, "cpu")
+    assert half != full and half == pytest.approx(full, rel=0.02)
 
 
 needs_model = pytest.mark.skipif(

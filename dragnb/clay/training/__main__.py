@@ -16,37 +16,47 @@ from pathlib import Path
 import torch
 
 from dragnb.clay.training.data import RECIPES, Pictures, Recipe
-from dragnb.clay.training.loop import adopt, export, train_autoencoder, train_unet
+from dragnb.clay.training.loop import SHOW_EVERY, adopt, export, train_autoencoder, train_unet
+
+SWITCH = {"0": False, "false": False, "1": True, "true": True}
+
+
+def changed(recipe, item):
+    """The recipe with one number changed by an item `name=value`; ValueError where it has no such number."""
+    name, _, text = item.partition("=")
+    kind = {f.name: type(f.default) for f in dataclasses.fields(Recipe)}.get(name)
+    if kind not in (bool, int, float, str):
+        raise ValueError(f"a recipe has no number {name!r}")
+    if kind is bool:
+        if text.lower() not in SWITCH:
+            raise ValueError(f"must be one of {', '.join(SWITCH)}")
+        return dataclasses.replace(recipe, **{name: SWITCH[text.lower()]})
+    return dataclasses.replace(recipe, **{name: kind(text)})
+
+
+def parse(argv):
+    """The arguments, and the recipe with its changes."""
+    p = argparse.ArgumentParser(prog="python -m dragnb.clay.training", description=__doc__.split("\n")[0])
+    add, device = p.add_argument, "cuda" if torch.cuda.is_available() else "cpu"
+    add("part", choices=["pictures", "adopt", "autoencoder", "unet", "export", "all"])
+    add("--out", type=Path, default=Path("runs/clay"), help="folder of pictures, checkpoints and logs")
+    add("--recipe", choices=list(RECIPES), default="cpu")
+    add("--device", default=device, choices=["cpu", "cuda"])
+    add("--folder", type=Path, default=Path("data/models/clay"), help="what export writes and adopt reads")
+    add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change single numbers of the recipe")
+    args = p.parse_args(argv)
+    recipe = RECIPES[args.recipe]
+    for item in args.set:
+        try:
+            recipe = changed(recipe, item)
+        except ValueError as error:
+            p.error(f"--set {item}: {error}")
+    return args, recipe
 
 
 def main(argv=None):
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m dragnb.clay.training", description=__doc__.split("\n")[0])
-    p.add_argument("part", choices=["pictures", "adopt", "autoencoder", "unet", "export", "all"])
-    p.add_argument(
-        "--out", type=Path, default=Path("runs/clay"), help="folder of pictures, checkpoints and logs"
-    )
-    p.add_argument("--recipe", choices=list(RECIPES), default="cpu")
-    p.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"]
-    )
-    p.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("data/models/clay"),
-        help="the model that export writes and adopt reads",
-    )
-    p.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="change single numbers of the recipe"
-    )
-    args = p.parse_args(argv)
-    recipe = RECIPES[args.recipe]
-    for item in args.set:
-        name, _, value = item.partition("=")
-        kind = {f.name: type(f.default) for f in dataclasses.fields(Recipe)}.get(name)
-        if kind not in (int, float, str):
-            p.error(f"--set {item}: a recipe has no number {name!r}")
-        recipe = dataclasses.replace(recipe, **{name: kind(value)})
+    args, recipe = parse(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.part == "adopt":
         adopt(recipe, args.out, args.folder)
@@ -56,7 +66,7 @@ def main(argv=None):
         if args.part in (name, "all"):
             started = time.monotonic()
             for step, loss, lr in train(recipe, args.out, args.device):
-                if step % 50 == 0:
+                if step % SHOW_EVERY == 0:
                     _say(f"{name} {step} loss {loss:.5f} lr {lr:.1e} {time.monotonic() - started:.0f} s")
     if args.part in ("export", "all"):
         _say(f"written: {export(recipe, args.out, args.folder)}")

@@ -41,6 +41,7 @@ class Recipe:
     warmup: int = 150
     save_every: int = 250
     workers: int = 2
+    autocast: bool = False  # bfloat16 on the CPU too: a quarter faster where the CPU multiplies bfloat16
 
 
 RECIPES = {

@@ -1,8 +1,8 @@
-"""The training loop: what it trains on, one seed a step, checkpoints from which it goes on exactly.
+"""The training loop: one seed a step, checkpoints from which it goes on exactly.
 
 Resume is exact because nothing random outlives a step: the draws of step k come from a generator seeded with
-(seed, part, k), and weights, averages and optimiser state are saved together, beside and then renamed.
-The U-Net and the text encoder are trained jointly on the latents of the autoencoder's averaged weights.
+(seed, part, k), and weights, averages and optimiser state are saved together. The U-Net and the text
+encoder are trained jointly on the latents of the autoencoder's averaged weights.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dragnb.clay.training import parts
 from dragnb.clay.training.data import HELDOUT_SEED, Pictures, to_unit
 from dragnb.errors import InputError
 from dragnb.geometry import Frame
+from dragnb.store import replacing
 
 SHOW_EVERY = 50  # steps between points of the loss curve
 
@@ -43,12 +44,8 @@ def draw_timesteps(count, focus, generator):
 
 def learning_rate(peak, step, total, recipe):
     """Warm-up, plateau, cosine down to nearly nothing."""
-    done = step / total
-    fall = (
-        1.0
-        if done < recipe.decay_from
-        else 0.5 * (1 + math.cos(math.pi * (done - recipe.decay_from) / (1 - recipe.decay_from)))
-    )
+    past = max(0.0, (step / total - recipe.decay_from) / max(1 - recipe.decay_from, 1e-9))
+    fall = 0.5 * (1 + math.cos(math.pi * past))
     return peak * min(1.0, (step + 1) / recipe.warmup) * (fall + 0.01)
 
 
@@ -61,35 +58,30 @@ def update_average(average, current, decay, step):
 
 def checkpoint(path, step, curve, seconds, modules, averages, optimizer):
     """Write all that training goes on from, whole or not at all."""
-    state = dict(
-        step=step,
-        curve=curve,
-        seconds=seconds,
-        weights={k: m.state_dict() for k, m in modules.items()},
-        averages={k: m.state_dict() for k, m in averages.items()},
-        optimizer=optimizer,
-    )
-    torch.save(state, path.with_suffix(".partial"))
+    weights, means = ({k: m.state_dict() for k, m in of.items()} for of in (modules, averages))
+    state = dict(step=step, curve=curve, seconds=seconds, weights=weights, averages=means)
+    # always the same name, so that a kill leaves one such file at most
+    torch.save(state | {"optimizer": optimizer}, path.with_suffix(".partial"))
     os.replace(path.with_suffix(".partial"), path)
 
 
-def fit(name, modules, loss_fn, steps, peak_lr, recipe, out, weight_decay, ema):
+def course(name, recipe):
+    """A part's number of steps, peak learning rate, weight decay and decay of the average."""
+    if name == "autoencoder":
+        return recipe.vae_steps, recipe.vae_lr, 0.0, recipe.vae_ema
+    return recipe.unet_steps, recipe.unet_lr, 1e-3, recipe.ema
+
+
+def fit(name, modules, loss_fn, recipe, out):
     """Train `modules` (name -> module) by `loss_fn(step) -> loss`: a generator of (step, loss, lr), step by step.
 
     Every `save_every` steps, and at the end, `out/name.pt` holds weights, averages, optimiser and the loss curve.
     """
-    path = out / f"{name}.pt"
+    steps, peak_lr, weight_decay, ema = course(name, recipe)
     averages = {k: copy.deepcopy(m).requires_grad_(False) for k, m in modules.items()}
     weights = [p for m in modules.values() for p in m.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=peak_lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-    first, curve, spent = 0, [], 0.0
-    if path.exists():
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        for k, m in modules.items():
-            m.load_state_dict(saved["weights"][k]), averages[k].load_state_dict(saved["averages"][k])
-        if saved["optimizer"]:  # an adopted model brings none
-            optimizer.load_state_dict(saved["optimizer"])
-        first, curve, spent = saved["step"], saved["curve"], saved["seconds"]
+    first, curve, spent = restore(out / f"{name}.pt", modules, averages, optimizer)
     started, mean = time.monotonic(), curve[-1][1] if curve else None
     for step in range(first, steps):
         lr = learning_rate(peak_lr, step, steps, recipe)
@@ -108,16 +100,31 @@ def fit(name, modules, loss_fn, steps, peak_lr, recipe, out, weight_decay, ema):
             curve.append((step + 1, mean))
         if (step + 1) % recipe.save_every == 0 or last:
             seconds = spent + time.monotonic() - started
-            checkpoint(path, step + 1, curve, seconds, modules, averages, optimizer.state_dict())
+            checkpoint(
+                out / f"{name}.pt", step + 1, curve, seconds, modules, averages, optimizer.state_dict()
+            )
         yield step + 1, mean, lr
 
 
-def batches(data, recipe, part, batch, first, steps):
-    """The pictures of every step in order, (step, uint8 batch); fresh ones are drawn ahead by worker processes."""
-    plan = [data.seeds(k, batch, step_generator(recipe, part, k)) for k in range(first, steps)]
+def restore(path, modules, averages, optimizer):
+    """Take up a checkpoint, if there is one: (its step, the loss curve, seconds spent)."""
+    if not path.exists():
+        return 0, [], 0.0
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    for k, m in modules.items():
+        m.load_state_dict(saved["weights"][k]), averages[k].load_state_dict(saved["averages"][k])
+    if saved["optimizer"]:  # an adopted model brings none
+        optimizer.load_state_dict(saved["optimizer"])
+    return saved["step"], saved["curve"], saved["seconds"]
+
+
+def batches(data, recipe, part, out, batch):
+    """The pictures of every step left, (step, seeds, uint8 batch); fresh ones are drawn ahead by worker processes."""
+    steps = range(saved_step(out, part), course(part, recipe)[0])
+    plan = [data.seeds(k, batch, step_generator(recipe, part, k)) for k in steps]
     workers = 0 if recipe.pictures else recipe.workers
     loader = torch.utils.data.DataLoader(data, batch_sampler=plan, num_workers=workers, collate_fn=np.stack)
-    return zip(range(first, steps), plan, loader, strict=True)
+    return zip(steps, plan, loader, strict=True)
 
 
 def saved_step(out, name):
@@ -133,14 +140,27 @@ def trained(out, name, module, key):
     return module.eval().requires_grad_(False)
 
 
+def half_precision(recipe, device):
+    """bfloat16 where it pays: always on a GPU, on a CPU where the recipe says so."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu" or recipe.autocast)
+
+
+def reconstruction_loss(y, x, z, recipe):
+    """Absolute and squared error, edges and flat colours; latents `z` kept near unit variance."""
+    edges = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
+    plain = (y - x).abs().mean() + (y - x).square().mean() + 0.5 * edges
+    # flat colours: the eye sees them first
+    coarse = torch.nn.functional.avg_pool2d(y - x, 8).abs().mean()
+    # every latent channel at one scale, as the noise is
+    spread = (z.var((0, 2, 3)) - 1).abs().mean()
+    return plain + 2 * coarse + recipe.latent_spread * spread
+
+
 def train_autoencoder(recipe, out, device):
-    """Reconstruction of crops: absolute error, squared error and edges; latents kept near unit variance."""
+    """Reconstruction of crops, through latents with a little noise."""
     vae = parts.build(recipe.size, recipe.seed).vae.train().to(device, memory_format=torch.channels_last)
-    data = Pictures(recipe, out).prepare()
-    stream = batches(
-        data, recipe, "autoencoder", recipe.vae_batch, saved_step(out, "autoencoder"), recipe.vae_steps
-    )
-    c, half = recipe.vae_crop, device != "cpu"
+    stream = batches(Pictures(recipe, out).prepare(), recipe, "autoencoder", out, recipe.vae_batch)
+    c = recipe.vae_crop
 
     def loss_fn(step):
         at, _, pictures = next(stream)
@@ -148,42 +168,24 @@ def train_autoencoder(recipe, out, device):
         g = step_generator(recipe, "autoencoder", step)
         oy, ox = torch.randint(0, pictures.shape[1] - c + 1, (2,), generator=g).tolist()
         x = to_unit(pictures[:, oy : oy + c, ox : ox + c], device)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+        with half_precision(recipe, device):
             z = vae.encoder(x)
             noise = torch.randn(z.shape, generator=g).to(device)
             y = vae.decoder(z + recipe.latent_noise * noise)
         y, z = y.float(), z.float()
-        edges = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
-        loss = (y - x).abs().mean() + (y - x).square().mean() + 0.5 * edges
-        coarse = (
-            torch.nn.functional.avg_pool2d(y - x, 8).abs().mean()
-        )  # flat colours: the eye sees them first
-        spread = (z.var((0, 2, 3)) - 1).abs().mean()  # every latent channel at one scale, as the noise is
-        loss = loss + 2 * coarse + recipe.latent_spread * spread
-        return loss, (y - x).detach().square().mean()
+        return reconstruction_loss(y, x, z, recipe), (y - x).detach().square().mean()
 
-    yield from fit(
-        "autoencoder",
-        {"vae": vae},
-        loss_fn,
-        recipe.vae_steps,
-        recipe.vae_lr,
-        recipe,
-        out,
-        0.0,
-        recipe.vae_ema,
-    )
+    yield from fit("autoencoder", {"vae": vae}, loss_fn, recipe, out)
 
 
 @torch.no_grad()
-def encode_all(recipe, out, device, batch=8, progress=lambda done, total: None):
+def encode_all(recipe, out, device, batch=8):
     """Latents of the drawn set, unscaled, kept on disk, and the factor that makes their variance one.
 
     The file bears the autoencoder's step in its name, so that a longer trained one never meets older latents.
     """
-    vae = trained(out, "autoencoder", parts.build_vae(recipe.size), "vae").to(
-        device, memory_format=torch.channels_last
-    )
+    vae = trained(out, "autoencoder", parts.build_vae(recipe.size), "vae")
+    vae = vae.to(device, memory_format=torch.channels_last)
     data = Pictures(recipe, out).prepare()
     count = recipe.pictures or 512
     path = out / f"latents-{count}-{saved_step(out, 'autoencoder')}.npy"
@@ -192,11 +194,16 @@ def encode_all(recipe, out, device, batch=8, progress=lambda done, total: None):
         for a in range(0, count, batch):
             pictures = np.stack([data[i] for i in range(a, min(a + batch, count))])
             chunks.append(vae.encoder(to_unit(pictures, device)).float().cpu().numpy())
-            progress(a + len(pictures), count)
-        np.save(path.with_suffix(".partial.npy"), np.concatenate(chunks))
-        os.replace(path.with_suffix(".partial.npy"), path)
+        with replacing(path) as fresh, open(fresh, "wb") as file:
+            np.save(file, np.concatenate(chunks))
     latents = torch.from_numpy(np.load(path))
     return latents, 1.0 / latents.std().item(), vae, data
+
+
+def captions_of(seeds, recipe, generator):
+    """The scenes' captions, some of them emptied at random."""
+    drop = torch.rand(len(seeds), generator=generator) < recipe.caption_dropout
+    return ["" if d else sample(s).caption for d, s in zip(drop, seeds, strict=True)]
 
 
 def train_unet(recipe, out, device):
@@ -205,13 +212,8 @@ def train_unet(recipe, out, device):
     unet = made.unet.train().to(device, memory_format=torch.channels_last)
     text = made.text_encoder.train().to(device)
     latents, factor, vae, data = encode_all(recipe, out, device)
-    abar = ddim.alphas_bar().to(device)
-    stream = (
-        batches(data, recipe, "unet", recipe.unet_batch, saved_step(out, "unet"), recipe.unet_steps)
-        if not recipe.pictures
-        else None
-    )
-    half, b = device != "cpu", recipe.unet_batch
+    abar, b = ddim.alphas_bar().to(device), recipe.unet_batch
+    stream = None if recipe.pictures else batches(data, recipe, "unet", out, b)
 
     def batch_of(step, g):
         if stream is None:
@@ -224,33 +226,19 @@ def train_unet(recipe, out, device):
     def loss_fn(step):
         g = step_generator(recipe, "unet", step)
         seeds, z0 = batch_of(step, g)
-        captions = [sample(s).caption for s in seeds]
-        drop = torch.rand(b, generator=g) < recipe.caption_dropout
-        ids = made.tokenizer([("" if d else c) for d, c in zip(drop, captions, strict=True)], padding="max_length",
-                             max_length=parts.MAX_TOKENS, truncation=True, return_tensors="pt").input_ids  # fmt: skip
+        ids = parts.token_ids(made.tokenizer, captions_of(seeds, recipe, g)).to(device)
         t = draw_timesteps(b, recipe.focus, g).to(device)
         noise = torch.randn(z0.shape, generator=g).to(device)
         a = abar[t].view(-1, 1, 1, 1)
-        z = (a.sqrt() * z0.to(device) * factor + (1 - a).sqrt() * noise).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
-            out_ = unet(z, t, text(ids.to(device)).last_hidden_state).sample
-        error = (out_.float() - noise).square().mean((1, 2, 3))
+        z = a.sqrt() * z0.to(device) * factor + (1 - a).sqrt() * noise
+        with half_precision(recipe, device):
+            context = text(ids).last_hidden_state
+            eps = unet(z.contiguous(memory_format=torch.channels_last), t, context).sample
+        error = (eps.float() - noise).square().mean((1, 2, 3))
         snr = (a / (1 - a)).view(-1)
         return (error * snr.clamp(max=recipe.min_snr) / snr).mean(), error.detach().mean()
 
-    yield from fit(
-        "unet",
-        {"unet": unet, "text_encoder": text},
-        loss_fn,
-        recipe.unet_steps,
-        recipe.unet_lr,
-        recipe,
-        out,
-        1e-3,
-        recipe.ema,
-    )
+    yield from fit("unet", {"unet": unet, "text_encoder": text}, loss_fn, recipe, out)
 
 
 def adopt(recipe, out, folder):
