@@ -6,11 +6,21 @@ A builder takes a `Kit` (size, place, colours), a pose (name -> value within POS
 
 from __future__ import annotations
 
-import colorsys
-
 import numpy as np
 
-from dragnb.clay.solids import FLOOR_Y, Solid, rotation
+from dragnb.clay.solids import (
+    DARK,
+    GREEN,
+    I3,
+    PINK,
+    STEEL,
+    SUN,
+    WHITE,
+    WOOD,
+    ground_frame,
+    lighter,
+    rotation,
+)
 
 FAMILIES = {
     "animals": ("cat", "dog", "bear", "rabbit"),
@@ -31,42 +41,6 @@ POSES = {
     "balloon": {"x": (-0.35, 0.35), "y": (-0.25, 0.2), "sway": (-0.3, 0.3), "size": (0.8, 1.15)},
     "hills": {"sun_x": (-0.7, 0.7), "sun_y": (-0.8, -0.3), "peak": (0.7, 1.3), "cloud": (-0.6, 0.6)},
 }
-WHITE, DARK, PINK = (0.97, 0.96, 0.94), (0.12, 0.10, 0.12), (0.95, 0.62, 0.64)
-WOOD, GREEN, STEEL, SUN = (0.55, 0.38, 0.24), (0.36, 0.62, 0.30), (0.62, 0.65, 0.70), (1.0, 0.87, 0.35)
-I3 = np.eye(3)
-
-
-def lighter(color, by=0.45):
-    """The colour moved towards white by the fraction `by`."""
-    return tuple(c + (1 - c) * by for c in color)
-
-
-def hsv(h, s, v):
-    """RGB of hue, saturation and value, each in [0, 1]."""
-    return colorsys.hsv_to_rgb(h % 1, s, v)
-
-
-class Kit:
-    """Collects solids: a size, a place on the floor, two colours."""
-
-    def __init__(self, size, main, second):
-        self.size, self.main, self.second, self.solids = size, main, second, []
-
-    def add(self, name, c, r, color, rot=I3, frame=None, **kw):
-        """Add one solid; `c` and `r` in the frame's units (before the kit's size), `frame` = (rotation, origin)."""
-        R, o = frame if frame is not None else (I3, np.zeros(3))
-        c = o + R @ (np.asarray(c, float) * self.size)
-        self.solids.append(Solid(name, c, R @ rot, np.asarray(r, float) * self.size, color, **kw))
-
-    def joint(self, frame, at, **angles):
-        """A child frame: placed `at` in its parent's units, turned by yaw, pitch, roll."""
-        R, o = frame
-        return R @ rotation(**angles), o + R @ (np.asarray(at, float) * self.size)
-
-
-def ground_frame(x):
-    """The frame that stands on the floor at x."""
-    return I3, np.array([x, FLOOR_Y, 0.0])
 
 
 def animal(kit, pose, kind):

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from dragnb.clay.kinds import FAMILIES, POSES, Kit, build, hsv, lighter
+from dragnb.clay.kinds import FAMILIES, POSES, build
 from dragnb.clay.render import Backdrop, paint, trace
+from dragnb.clay.solids import Kit, hsv, lighter
 from dragnb.errors import InputError
 
 KINDS = tuple(kind for family in FAMILIES.values() for kind in family)

@@ -8,6 +8,7 @@ with |p1| <= 1 (a cylinder has taper 0), a box |p_i| <= 1, each cut to lo <= p1 
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ LIGHT = np.array([-0.5, -0.68, 0.54], np.float32)
 HALF = (LIGHT + np.array([0, 0, 1])) / np.linalg.norm(LIGHT + np.array([0, 0, 1]))
 FLOOR_TILT = 0.35  # the floor plane is y = FLOOR_Y + FLOOR_TILT * z: it rises towards the horizon
 FLOOR_Y = 0.78
+WHITE, DARK, PINK = (0.97, 0.96, 0.94), (0.12, 0.10, 0.12), (0.95, 0.62, 0.64)
+WOOD, GREEN, STEEL, SUN = (0.55, 0.38, 0.24), (0.36, 0.62, 0.30), (0.62, 0.65, 0.70), (1.0, 0.87, 0.35)
+I3 = np.eye(3)
 
 
 @dataclass(frozen=True)
@@ -142,3 +146,36 @@ def shadows(solids, x, y):
         soft = 1 / (1 + np.exp(np.clip((miss2 - 0.95) * 5.0, -30, 30)))
         light = light * (1 - 0.5 * soft * (along < 0.3))
     return 0.42 + 0.58 * light
+
+
+def lighter(color, by=0.45):
+    """The colour moved towards white by the fraction `by`."""
+    return tuple(c + (1 - c) * by for c in color)
+
+
+def hsv(h, s, v):
+    """RGB of hue, saturation and value, each in [0, 1]."""
+    return colorsys.hsv_to_rgb(h % 1, s, v)
+
+
+class Kit:
+    """Collects solids: a size, a place on the floor, two colours."""
+
+    def __init__(self, size, main, second):
+        self.size, self.main, self.second, self.solids = size, main, second, []
+
+    def add(self, name, c, r, color, rot=I3, frame=None, **kw):
+        """Add one solid; `c` and `r` in the frame's units (before the kit's size), `frame` = (rotation, origin)."""
+        R, o = frame if frame is not None else (I3, np.zeros(3))
+        c = o + R @ (np.asarray(c, float) * self.size)
+        self.solids.append(Solid(name, c, R @ rot, np.asarray(r, float) * self.size, color, **kw))
+
+    def joint(self, frame, at, **angles):
+        """A child frame: placed `at` in its parent's units, turned by yaw, pitch, roll."""
+        R, o = frame
+        return R @ rotation(**angles), o + R @ (np.asarray(at, float) * self.size)
+
+
+def ground_frame(x):
+    """The frame that stands on the floor at x."""
+    return I3, np.array([x, FLOOR_Y, 0.0])
