@@ -13,11 +13,10 @@ import numpy as np
 
 from dragnb.clay.kinds import FAMILIES
 from dragnb.clay.oracle import figures
-from dragnb.clay.scene import RESERVED_SEED
+from dragnb.clay.scene import RESERVED_SEED, VERSION
 from dragnb.clay.tasks import EDITS, ClayTask, task, task_name
 from dragnb.task import DragTask
 
-VERSION = 1  # raise it with any change to the list or to what its seeds draw; figures of two versions do not compare
 PER_FAMILY = 25
 PAIRS = (
     1,
@@ -36,11 +35,12 @@ class Entry:
     kind: str
     edit: str
     pairs: int
+    version: int = VERSION
 
     @property
     def name(self) -> str:
         """What it is, and its seed; no other entry's."""
-        return task_name(self.seed, self.kind, self.edit, self.pairs)
+        return task_name(self.seed, self.kind, self.edit, self.pairs, self.version)
 
     @property
     def category(self) -> str:
@@ -50,7 +50,7 @@ class Entry:
     @cached_property
     def clay(self) -> ClayTask:
         """The task with its truth: both scenes, the true picture afterwards, the true correspondence."""
-        return task(self.seed, self.kind, self.edit, self.pairs)
+        return task(self.seed, self.kind, self.edit, self.pairs, self.version)
 
     def task(self) -> DragTask:
         """The drag task alone, as an edit takes it."""
@@ -66,8 +66,8 @@ class Entry:
         return self.clay.picture_after
 
 
-def bench() -> tuple[Entry, ...]:
-    """The 100 entries of ClayBench, PER_FAMILY of each family; nothing is drawn yet.
+def bench(version: int = VERSION) -> tuple[Entry, ...]:
+    """The 100 entries of a version of ClayBench, PER_FAMILY of each family; nothing is drawn yet.
 
     Families take turns, so that any first part is balanced too; in a family the kinds take turns, and in a kind its
     edits. A mean over all gives each family the same weight, however few kinds it has.
@@ -78,11 +78,12 @@ def bench() -> tuple[Entry, ...]:
             kind = kinds[turn % len(kinds)]
             edits = tuple(EDITS[kind])
             edit = edits[turn // len(kinds) % len(edits)]
-            entries.append(Entry(RESERVED_SEED + len(entries), kind, edit, PAIRS[turn % len(PAIRS)]))
+            pairs = PAIRS[turn % len(PAIRS)]
+            entries.append(Entry(RESERVED_SEED + len(entries), kind, edit, pairs, version))
     return tuple(entries)
 
 
-def digest() -> str:
+def digest(version: int = VERSION) -> str:
     """sha256 of version and names, to stand beside figures; the test of this room pins it to VERSION."""
-    names = "\n".join(entry.name for entry in bench())
-    return hashlib.sha256(f"ClayBench {VERSION}\n{names}".encode()).hexdigest()
+    names = "\n".join(entry.name for entry in bench(version))
+    return hashlib.sha256(f"ClayBench {version}\n{names}".encode()).hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dragnb.clay import heldout
 from dragnb.clay.solids import (
     DARK,
     GREEN,
@@ -39,6 +40,7 @@ POSES = {
     "boat": {"x": (-0.3, 0.3), "roll": (-0.3, 0.3), "sail": (0.7, 1.15)},
     "lamp": {"x": (-0.2, 0.2), "low": (-0.7, 0.1), "high": (0.2, 1.2), "head": (-0.6, 0.6)},
     "balloon": {"x": (-0.35, 0.35), "y": (-0.25, 0.2), "sway": (-0.3, 0.3), "size": (0.8, 1.15)},
+    **heldout.POSES,
     "hills": {"sun_x": (-0.7, 0.7), "sun_y": (-0.8, -0.3), "peak": (0.7, 1.3), "cloud": (-0.6, 0.6)},
 }
 
@@ -276,5 +278,5 @@ def build(kind, kit, pose):
     if kind in FAMILIES["animals"]:
         animal(kit, pose, kind)
     else:
-        globals()[kind](kit, pose)
+        (globals().get(kind) or getattr(heldout, kind))(kit, pose)
     return kit.solids

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dragnb.clay.solids import front, normals, shade, shadows
+from dragnb.clay.patterns import TONE, Pattern, surface
+from dragnb.clay.solids import FLOOR_TILT, FLOOR_Y, front, normals, shade, shadows
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """Sky colours (top, horizon), ground colour, the horizon's y."""
+    """Sky colours (top, horizon), ground colour, the horizon's y, the ground's pattern."""
 
     sky: tuple
     haze: tuple
     ground: tuple
     horizon: float = 0.42
+    pattern: Pattern | None = None
 
 
 def grid(size):
@@ -66,7 +68,9 @@ def paint(solids, backdrop, size=256, samples=2):
         if not len(iy):
             continue
         iy, ix = iy + box[0].start, ix + box[1].start
-        rgb[iy, ix] = shade(s, normals(s, axis[ix], axis[iy], depth[iy, ix]).astype(np.float32))
+        at = axis[ix], axis[iy], depth[iy, ix]
+        color = surface(s, *at) if s.pattern else None
+        rgb[iy, ix] = shade(s, normals(s, *at).astype(np.float32), color)
     rgb = np.clip(rgb, 0, 1).reshape(size, samples, size, samples, 3).mean((1, 3))
     return (rgb * 255 + 0.5).astype(np.uint8)
 
@@ -80,6 +84,10 @@ def _paint_backdrop(solids, backdrop, n):
     on_floor = y > backdrop.horizon
     column = np.where(on_floor, ground * (1.0 - 0.18 * near), column)
     rgb = np.repeat(column[:, None].astype(np.float32), n, axis=1)
+    if backdrop.pattern:
+        x, z = np.meshgrid(grid(n), (y[on_floor] - FLOOR_Y) / np.float32(FLOOR_TILT))
+        inked = backdrop.pattern.covers(x, z, np.zeros_like(x))
+        rgb[on_floor[:, 0]] *= np.where(inked, np.float32(TONE), np.float32(1))[..., None]
     step = max(1, n // 64)  # shadows are smooth: trace them coarsely, then interpolate
     coarse = grid(n // step)
     rows = coarse[coarse > backdrop.horizon - 2 * step / n * 2]

@@ -37,6 +37,8 @@ class Solid:
     gloss: float = 0.22
     glow: bool = False
     shadow: bool = True
+    pattern: object = None  # a patterns.Pattern, and the radii in which it is measured
+    rest: tuple = ()
 
     def extent(self):
         """Half-width of the axis-aligned box around the solid, (3,)."""
@@ -120,9 +122,12 @@ def normals(solid, x, y, z):
     return n / np.maximum(np.linalg.norm(n, axis=0), 1e-6)
 
 
-def shade(solid, n):
-    """Colour (m, 3) of surface points with normals n (3, m): diffuse, a highlight, a soft rim."""
-    color = np.asarray(solid.color, np.float32)
+def shade(solid, n, color=None):
+    """Colour (m, 3) of surface points with normals n (3, m): diffuse, a highlight, a soft rim.
+
+    color   of each point (m, 3), where it is not the solid's own everywhere
+    """
+    color = np.asarray(solid.color, np.float32) if color is None else color
     if solid.glow:
         return color * (0.92 + 0.08 * n[2])[:, None]
     diffuse = np.maximum(LIGHT @ n, 0)[:, None]
@@ -159,15 +164,16 @@ def hsv(h, s, v):
 
 
 class Kit:
-    """Collects solids: a size, a place on the floor, two colours."""
+    """Collects solids: a size, two colours, how far towards the viewer all of it is moved along the floor."""
 
-    def __init__(self, size, main, second):
+    def __init__(self, size, main, second, near=0.0):
         self.size, self.main, self.second, self.solids = size, main, second, []
+        self.near = near * np.array([0, FLOOR_TILT, 1])
 
     def add(self, name, c, r, color, rot=I3, frame=None, **kw):
         """Add one solid; `c` and `r` in the frame's units (before the kit's size), `frame` = (rotation, origin)."""
         R, o = frame if frame is not None else (I3, np.zeros(3))
-        c = o + R @ (np.asarray(c, float) * self.size)
+        c = o + R @ (np.asarray(c, float) * self.size) + self.near
         self.solids.append(Solid(name, c, R @ rot, np.asarray(r, float) * self.size, color, **kw))
 
     def joint(self, frame, at, **angles):

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from dragnb.clay import heldout
 from dragnb.clay.kinds import FAMILIES, POSES
-from dragnb.clay.scene import KINDS, Scene, sample
+from dragnb.clay.scene import KINDS, VERSION, Scene, sample
 from dragnb.clay.truth import Flow, flow, grow, is_visible, moved, place_of
 from dragnb.errors import InputError
 from dragnb.task import DragTask
@@ -23,6 +24,7 @@ _ANIMAL = {
     "move": ("x", "belly", (0, 0, 1)),
 }
 EDITS = {
+    **heldout.EDITS,
     **dict.fromkeys(FAMILIES["animals"], _ANIMAL),
     "flower": {
         "bend": ("bend", "heart", (0, 0, 1)),
@@ -96,7 +98,8 @@ class ClayTask:
     @property
     def family(self) -> str:
         """The family of the kind."""
-        return next(f for f, kinds in FAMILIES.items() if self.kind in kinds)
+        known = (*FAMILIES.items(), *heldout.FAMILIES.items())
+        return next(family for family, kinds in known if self.kind in kinds)
 
     @cached_property
     def picture_after(self):
@@ -109,9 +112,12 @@ class ClayTask:
         return flow(self.before, self.after)
 
 
-def task(seed: int, kind: str | None = None, edit: str | None = None, pairs: int = 1) -> ClayTask:
-    """The drag task of a seed; `kind` and `edit` (a key of EDITS[kind]) choose where None leaves it to the seed.
+def task(
+    seed: int, kind: str | None = None, edit: str | None = None, pairs: int = 1, version: int = VERSION
+) -> ClayTask:
+    """The drag task of a seed in a version of the world.
 
+    `kind` and `edit` (a key of EDITS[kind]) choose where None leaves it to the seed.
     Handle and target are the same surface point before and after, visible in both, MIN_DRAG to MAX_DRAG px apart.
     Of several pairs all show the one change, by points MIN_APART px or more from each other; the first is `point`.
     """
@@ -120,7 +126,7 @@ def task(seed: int, kind: str | None = None, edit: str | None = None, pairs: int
         raise InputError(f"edit: {edit!r} is not known for kind {kind!r}; choose one of {known}")
     rng = np.random.default_rng([seed, 0xD4A6])
     for attempt in range(_TRIES):
-        before = sample(seed + attempt * 10_000_019, kind)
+        before = sample(seed + attempt * 10_000_019, kind, version=version)
         name = edit or str(rng.choice(list(EDITS[before.kind])))
         parameter, part, point = EDITS[before.kind][name]
         low, high = POSES[before.kind][parameter]
@@ -137,7 +143,7 @@ def task(seed: int, kind: str | None = None, edit: str | None = None, pairs: int
                 targets=np.array([b, *more[1]]),
                 mask=moved(before, after),
                 prompt=before.caption,
-                name=task_name(seed, before.kind, name, pairs),
+                name=task_name(seed, before.kind, name, pairs, version),
             )
             return ClayTask(seed, name, parameter, part, point, before, after, dragged)
     raise InputError(
@@ -145,9 +151,10 @@ def task(seed: int, kind: str | None = None, edit: str | None = None, pairs: int
     )
 
 
-def task_name(seed: int, kind: str, edit: str, pairs: int = 1) -> str:
-    """The name of a task: what it is, and its seed."""
-    return f"{kind}-{edit}{f'-{pairs}-pairs' if pairs > 1 else ''}-{seed}"
+def task_name(seed: int, kind: str, edit: str, pairs: int = 1, version: int = 1) -> str:
+    """The name of a task: what it is, its seed, and the world's version from the second on."""
+    more = f"-{pairs}-pairs" if pairs > 1 else ""
+    return f"{kind}-{edit}{more}-{seed}{f'-v{version}' if version > 1 else ''}"
 
 
 def _further_pairs(before: Scene, after: Scene, first, count: int):
@@ -175,11 +182,11 @@ def _further_pairs(before: Scene, after: Scene, first, count: int):
     return places[chosen], true.xy[fit][chosen]
 
 
-def tasks(count=24, seed=810_000) -> list[ClayTask]:
+def tasks(count=24, seed=810_000, version=VERSION) -> list[ClayTask]:
     """`count` tasks in turn over all kinds, each kind's edits in turn; by default from seeds never trained on."""
     made = []
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
         edits = list(EDITS[kind])
-        made.append(task(seed + i, kind, edits[(i // len(KINDS) + i) % len(edits)]))
+        made.append(task(seed + i, kind, edits[(i // len(KINDS) + i) % len(edits)], version=version))
     return made

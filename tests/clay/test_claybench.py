@@ -10,7 +10,7 @@ from dragnb import clay
 from dragnb.clay import claybench, tasks
 from dragnb.clay.kinds import FAMILIES
 from dragnb.clay.oracle import locate
-from dragnb.clay.scene import RESERVED_SEED
+from dragnb.clay.scene import KINDS, RESERVED_SEED
 from dragnb.clay.tasks import EDITS, MAX_DRAG, MIN_APART, MIN_DRAG
 from dragnb.metrics.tables import HIGHEST_PSNR, METRICS
 
@@ -64,7 +64,7 @@ def test_the_list_is_balanced_over_families_and_holds_every_kind_and_edit(entrie
     count = collections.Counter(entry.category for entry in entries)
     assert count == dict.fromkeys(FAMILIES, 25)
     assert collections.Counter(entry.category for entry in entries[:8]) == dict.fromkeys(FAMILIES, 2)
-    assert {(e.kind, e.edit) for e in entries} == {(kind, edit) for kind in EDITS for edit in EDITS[kind]}
+    assert {(e.kind, e.edit) for e in entries} == {(kind, edit) for kind in KINDS for edit in EDITS[kind]}
     assert {"turn", "nod", "stretch", "open", "bend", "raise", "move"} <= {e.edit for e in entries}
     for family in FAMILIES:
         pairs = collections.Counter(e.pairs for e in entries if e.category == family)

@@ -18,7 +18,7 @@ from dragnb import sd
 from dragnb.clay.training import loop
 from dragnb.clay.training.__main__ import changed, main
 from dragnb.clay.training.data import RECIPES
-from dragnb.clay.training.parts import build
+from dragnb.clay.training.parts import build, build_tokenizer
 from dragnb.errors import InputError
 
 SMOKE = RECIPES["smoke"]
@@ -127,6 +127,23 @@ def test_an_adopted_model_is_trained_on_from_its_own_weights(finished, tmp_path)
     assert after["before"] == before and after["autoencoder"] == before["autoencoder"]
     with pytest.raises(InputError, match="holds a training of its own"):
         loop.adopt(SMOKE, tmp_path, folder)
+
+
+def test_a_model_of_the_first_world_is_trained_on_in_the_second(finished, tmp_path):
+    second = replace(SMOKE, world=2)
+    loop.adopt(second, tmp_path, loop.export(SMOKE, finished, tmp_path / "model"))
+    (step, loss, _), *_ = loop.train_unet(second, tmp_path, "cpu")
+    folder = loop.export(second, tmp_path, tmp_path / "again")
+    vocabulary = json.loads((folder / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
+    assert step == 1 and loss > 0 and (tmp_path / "pictures-24-world2.npy").exists()
+    assert {"dotted</w>", "an</w>"} <= set(vocabulary) and sd.load(str(folder)).side == 256
+
+
+def test_the_second_world_only_adds_words_behind_those_of_the_first():
+    first, second = build_tokenizer().get_vocab(), build_tokenizer(2).get_vocab()
+    assert {k: second[k] for k in first} == first and {"an</w>", "with</w>", "striped</w>"} <= set(
+        second
+    ) - set(first)
 
 
 def test_the_tokenizer_is_the_same_in_every_process():

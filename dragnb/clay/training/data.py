@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dragnb.clay.scene import sample
+from dragnb.clay.scene import VERSION, sample
 
 HELDOUT_SEED = 800_000  # seeds from here on are never trained on
 _CHUNK = 64
@@ -22,6 +22,7 @@ class Recipe:
 
     size: str = "clay"  # a key of parts.SIZES
     seed: int = 0
+    world: int = VERSION  # the version of the clay world that is drawn
     pictures: int = 9_000  # drawn once and kept; 0: drawn anew for every step (many cores and a GPU)
     vae_steps: int = 7_000
     vae_batch: int = 8
@@ -53,15 +54,15 @@ RECIPES = {
 }  # fmt: skip
 
 
-def _draw(path, shape, start, stop, seed):
+def _draw(path, shape, start, stop, world):
     out = np.load(path, mmap_mode="r+")
     for i in range(start, stop):
-        out[i] = sample(seed + i).picture(shape[1])
+        out[i] = sample(i, version=world).picture(shape[1])
     return stop - start
 
 
-def draw_set(path, count, seed=0, size=256, workers=None, progress=lambda done, total: None):
-    """The pictures of seeds seed .. seed + count - 1 as a (count, size, size, 3) uint8 memory map at `path`.
+def draw_set(path, count, world=VERSION, size=256, workers=None, progress=lambda done, total: None):
+    """The pictures of seeds 0 to count - 1 as a (count, size, size, 3) uint8 memory map at `path`.
 
     A finished file is used again; an unfinished one (killed on the way) bears another name and is begun anew.
     """
@@ -73,12 +74,17 @@ def draw_set(path, count, seed=0, size=256, workers=None, progress=lambda done, 
     np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         starts = range(0, count, _CHUNK)
-        jobs = [pool.submit(_draw, partial, shape, a, min(a + _CHUNK, count), seed) for a in starts]
+        jobs = [pool.submit(_draw, partial, shape, a, min(a + _CHUNK, count), world) for a in starts]
         for k, job in enumerate(jobs):
             job.result()
             progress(min((k + 1) * _CHUNK, count), count)
     os.replace(partial, path)
     return np.load(path, mmap_mode="r")
+
+
+def world_mark(recipe):
+    """What the name of a file of pictures or latents bears from the world's second version on."""
+    return f"-world{recipe.world}" if recipe.world > 1 else ""
 
 
 def to_unit(pictures, device="cpu"):
@@ -91,19 +97,27 @@ class Pictures(torch.utils.data.Dataset):
     """Training pictures by index: read from the drawn set, or drawn on the fly where the recipe keeps none."""
 
     def __init__(self, recipe: Recipe, out: Path):
-        self.recipe, self.path = recipe, out / f"pictures-{recipe.pictures}.npy"
+        self.recipe, self.path = recipe, out / f"pictures-{recipe.pictures}{world_mark(recipe)}.npy"
         self.drawn = None
 
     def prepare(self, progress=lambda done, total: None):
         """Draw the set, if the recipe keeps one."""
         if self.recipe.pictures:
             self.drawn = draw_set(
-                self.path, self.recipe.pictures, workers=self.recipe.workers, progress=progress
+                self.path,
+                self.recipe.pictures,
+                self.recipe.world,
+                workers=self.recipe.workers,
+                progress=progress,
             )
         return self
 
     def __getitem__(self, index):
-        return self.drawn[index] if self.recipe.pictures else sample(int(index)).picture()
+        return (
+            self.drawn[index]
+            if self.recipe.pictures
+            else sample(int(index), version=self.recipe.world).picture()
+        )
 
     def seeds(self, step, batch, generator):
         """Which seeds make up a step's batch: shuffled from the drawn set, or ever new ones."""

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from dragnb import ddim, metrics, sd
-from dragnb.clay.scene import sample
+from dragnb.clay.scene import VERSION, sample
 from dragnb.clay.training import parts
-from dragnb.clay.training.data import HELDOUT_SEED, Pictures, to_unit
+from dragnb.clay.training.data import HELDOUT_SEED, Pictures, to_unit, world_mark
 from dragnb.errors import InputError
 from dragnb.geometry import Frame
 from dragnb.store import replacing
@@ -158,7 +158,11 @@ def reconstruction_loss(y, x, z, recipe):
 
 def train_autoencoder(recipe, out, device):
     """Reconstruction of crops, through latents with a little noise."""
-    vae = parts.build(recipe.size, recipe.seed).vae.train().to(device, memory_format=torch.channels_last)
+    vae = (
+        parts.build(recipe.size, recipe.seed, recipe.world)
+        .vae.train()
+        .to(device, memory_format=torch.channels_last)
+    )
     stream = batches(Pictures(recipe, out).prepare(), recipe, "autoencoder", out, recipe.vae_batch)
     c = recipe.vae_crop
 
@@ -188,7 +192,7 @@ def encode_all(recipe, out, device, batch=8):
     vae = vae.to(device, memory_format=torch.channels_last)
     data = Pictures(recipe, out).prepare()
     count = recipe.pictures or 512
-    path = out / f"latents-{count}-{saved_step(out, 'autoencoder')}.npy"
+    path = out / f"latents-{count}-{saved_step(out, 'autoencoder')}{world_mark(recipe)}.npy"
     if not path.exists():
         chunks = []
         for a in range(0, count, batch):
@@ -203,12 +207,12 @@ def encode_all(recipe, out, device, batch=8):
 def captions_of(seeds, recipe, generator):
     """The scenes' captions, some of them emptied at random."""
     drop = torch.rand(len(seeds), generator=generator) < recipe.caption_dropout
-    return ["" if d else sample(s).caption for d, s in zip(drop, seeds, strict=True)]
+    return ["" if d else sample(s, version=recipe.world).caption for d, s in zip(drop, seeds, strict=True)]
 
 
 def train_unet(recipe, out, device):
     """Noise prediction (ε) with min-SNR weights, U-Net and text encoder together."""
-    made = parts.build(recipe.size, recipe.seed)
+    made = parts.build(recipe.size, recipe.seed, recipe.world)
     unet = made.unet.train().to(device, memory_format=torch.channels_last)
     text = made.text_encoder.train().to(device)
     latents, factor, vae, data = encode_all(recipe, out, device)
@@ -253,6 +257,7 @@ def adopt(recipe, out, folder):
         raise InputError(f"out: {out} holds a training of its own; adopt a model into an empty folder")
     kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
     made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
+    made["text_encoder"].resize_token_embeddings(len(parts.build_tokenizer(recipe.world)))
     vae, record = {"vae": made.pop("vae")}, Path(folder) / "training.json"
     before = json.loads(record.read_text()) if record.exists() else {}
     known = before.get("autoencoder", {"curve": [], "seconds": 0.0})
@@ -263,16 +268,13 @@ def adopt(recipe, out, folder):
 
 def export(recipe, out, folder):
     """Write the averaged weights as a diffusers folder in fp16, and how they were trained as `training.json`."""
-    made = parts.build(recipe.size, recipe.seed)
+    made = parts.build(recipe.size, recipe.seed, recipe.world)
     _, factor, _, _ = encode_all(recipe, out, "cpu")
     trained(out, "autoencoder", made.vae, "vae").register_to_config(scaling_factor=factor)
     trained(out, "unet", made.unet, "unet"), trained(out, "unet", made.text_encoder, "text_encoder")
     folder = parts.save_folder(made, folder)
-    history = {
-        "recipe": dataclasses.asdict(recipe),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
+    history = {"recipe": dataclasses.asdict(recipe), "torch": torch.__version__}
+    history["threads"] = torch.get_num_threads()
     for name in ("autoencoder", "unet"):
         saved = torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True)
         history[name] = {"steps": saved["step"], "seconds": round(saved["seconds"]), "curve": saved["curve"]}
@@ -288,13 +290,13 @@ def reconstruct(model: sd.Model, picture: np.ndarray) -> np.ndarray:
     return frame.from_canvas(sd.decode(model, sd.encode(model, frame.to_canvas(picture))))
 
 
-def autoencoder_psnr(model: sd.Model, count: int = 200) -> Iterator[dict[str, float]]:
+def autoencoder_psnr(model: sd.Model, count: int = 200, world: int = VERSION) -> Iterator[dict[str, float]]:
     """PSNR in dB of encoding and decoding `count` held-out pictures, one by one: of the whole, figure and backdrop.
 
     The backdrop is most of a picture and nearly flat, so the figure's own pixels are told apart from it.
     """
     for seed in range(HELDOUT_SEED, HELDOUT_SEED + count):
-        scene = sample(seed)
+        scene = sample(seed, version=world)
         picture, figure = scene.picture(), scene.trace()[1] >= 0
         back = reconstruct(model, picture)
         regions = {"whole": None, "figure": figure, "backdrop": ~figure}

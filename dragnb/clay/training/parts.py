@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from dragnb.clay.scene import COLORS, GROUNDS, KINDS, SKIES
+from dragnb.clay import patterns
+from dragnb.clay.scene import COLORS, GROUNDS, KINDS, SKIES, VERSION
 from dragnb.store import replacing
 
 SIZES = {
@@ -36,6 +37,8 @@ MAX_TOKENS = 77
 WORDS = sorted(
     {*KINDS, *COLORS, *SKIES, *GROUNDS, *"a on ground under a sky photo of the clay figure picture".split()}
 )
+# what the captions of the second version have besides; held-out kinds and patterns are words like any other text
+WORDS_2 = sorted({"an", "with", *patterns.INKS, *patterns.TRAINED, *patterns.GROUND_WORD.values()} - {*WORDS})
 WORD_END = "</w>"  # as in CLIP
 
 
@@ -97,17 +100,20 @@ def build_text_encoder(size: str, vocab: int, bos: int, eos: int):
     )  # fmt: skip
 
 
-def build_tokenizer():
+def build_tokenizer(world: int = VERSION):
     """A CLIPTokenizer whose byte-pair vocabulary has each word of the clay world as one token; any text can be encoded.
 
     The merges are found here and not by a library's trainer, since that one breaks ties differently in every process,
-    and a model must meet the same token numbers whenever its training is resumed.
+    and a model must meet the same token numbers whenever its training is resumed. A later version of the world has
+    its words behind those of the first, so that a model of the first one can be trained on.
     """
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = pair_merges(WORDS)
+    if world > 1:
+        merges = pair_merges(WORDS_2, merges)
     tokens = [
         "<|startoftext|>",
         "<|endoftext|>",
@@ -127,14 +133,23 @@ def token_ids(tokenizer, captions):
     ).input_ids
 
 
-def pair_merges(words):
-    """Byte-pair merges until every word is one token: the most frequent pair first, the first by spelling on ties."""
-    split, merges = [" ".join((*word[:-1], word[-1] + WORD_END)) for word in sorted(set(words))], []
-    while pairs := Counter(pair for word in split for pair in pairwise(word.split())):
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+def pair_merges(words, known=()):
+    """Byte-pair merges until every word is one token: the most frequent pair first, the first by spelling on ties.
+
+    The `known` ones come first, and first in the result.
+    """
+    split = [" ".join((*word[:-1], word[-1] + WORD_END)) for word in sorted(set(words))]
+    merges = []
+
+    def merge(best):
         merges.append(best)
         apart = re.compile(rf"(?<!\S){re.escape(' '.join(best))}(?!\S)")
-        split = [apart.sub("".join(best), word) for word in split]
+        split[:] = [apart.sub("".join(best), word) for word in split]
+
+    for pair in known:
+        merge(pair)
+    while pairs := Counter(pair for word in split for pair in pairwise(word.split())):
+        merge(min(pairs, key=lambda pair: (-pairs[pair], pair)))
     return merges
 
 
@@ -148,9 +163,9 @@ def build_scheduler():
     )  # fmt: skip
 
 
-def build(size: str = "clay", seed: int = 0) -> Parts:
+def build(size: str = "clay", seed: int = 0, world: int = VERSION) -> Parts:
     """All parts with random weights from `seed`; `size` is a key of SIZES."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(world)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet, vae = build_unet(size), build_vae(size)
