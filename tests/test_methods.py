@@ -92,7 +92,7 @@ def test_a_method_shows_up_beside_the_paper_in_the_rivals_the_studio_and_on_the_
     from dragnb.ui import Studio
 
     studio = Studio(drag_task.image)
-    choices = [w.options for w in walk(studio, widgets)]
+    choices = [w.options for w in walk(studio.widget, widgets)]
     studio.close()
     assert any(toy in options for options in choices)
 

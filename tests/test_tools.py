@@ -17,7 +17,7 @@ import run_notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from dragnb import bench, sd
+from dragnb import sd, sweep
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PARAMETERS = 'out = "outputs"  # where results go\nsteps = 2  # how many'
@@ -285,7 +285,7 @@ def test_the_cards_figures_and_pictures_come_from_one_sweep(smoke_folder, quick,
     found = model_card.measure(folder, tmp_path / "sweep", quick, count=2, pictures=2, jobs=1)
 
     (place,) = (tmp_path / "sweep").iterdir()
-    records = {(r["sample"], r["setting"]): r for r in bench.read(place)}
+    records = {(r["sample"], r["setting"]): r for r in sweep.read(place)}
     assert len(records) == 4 and not any(r["error"] for r in records.values())
     assert [row["sample"] for row in found["edits"]] == ["cat-turn-810000", "dog-nod-810001"]
     moved = [records[row["sample"], "full"]["metrics"]["moved"] for row in found["edits"]]
