@@ -24,7 +24,7 @@ from dragnb.clay.claybench import Entry
 from dragnb.clay.scene import KINDS, sample
 from dragnb.clay.tasks import tasks
 from dragnb.clay.training.data import HELDOUT_SEED
-from dragnb.clay.training.loop import autoencoder_psnr, reconstruct
+from dragnb.clay.training.measure import autoencoder_psnr, reconstruct
 from dragnb.config import profile
 from dragnb.metrics import dift
 from dragnb.metrics.judge import Judge

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dragnb import sd
-from dragnb.clay.training import loop
+from dragnb.clay.training import loop, measure
 from dragnb.clay.training.__main__ import changed, main
 from dragnb.clay.training.data import RECIPES
 from dragnb.clay.training.parts import build, build_tokenizer
@@ -204,7 +204,7 @@ def test_the_shipped_model_is_small_and_bears_its_card():
 @needs_model
 def test_the_shipped_autoencoder_keeps_held_out_pictures():
     found = json.loads((SHIPPED / "evaluation.json").read_text())["summary"]["autoencoder_psnr"]
-    figures = list(loop.autoencoder_psnr(sd.load("clay"), 12))
+    figures = list(measure.autoencoder_psnr(sd.load("clay"), 12))
     mean = {name: np.mean([figure[name] for figure in figures]) for name in ("whole", "figure", "backdrop")}
     assert mean["whole"] == pytest.approx(found, abs=1.5)
     assert mean["figure"] < mean["whole"] < mean["backdrop"], "the backdrop is nearly flat"

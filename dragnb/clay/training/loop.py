@@ -13,18 +13,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dragnb import ddim, metrics, sd
-from dragnb.clay.scene import VERSION, sample
+from dragnb import ddim
+from dragnb.clay.scene import sample
 from dragnb.clay.training import parts
-from dragnb.clay.training.data import HELDOUT_SEED, Pictures, to_unit, world_mark
+from dragnb.clay.training.data import Pictures, to_unit, world_mark
 from dragnb.errors import InputError
-from dragnb.geometry import Frame
 from dragnb.store import replacing
 
 SHOW_EVERY = 50  # steps between points of the loss curve
@@ -282,22 +280,3 @@ def export(recipe, out, folder):
         history["before"] = json.loads((out / "adopted.json").read_text())
     (folder / "training.json").write_text(json.dumps(history))
     return folder
-
-
-def reconstruct(model: sd.Model, picture: np.ndarray) -> np.ndarray:
-    """A 256 px picture through a model's autoencoder, uint8 as it was."""
-    frame = Frame.fit(256, 256, 256)
-    return frame.from_canvas(sd.decode(model, sd.encode(model, frame.to_canvas(picture))))
-
-
-def autoencoder_psnr(model: sd.Model, count: int = 200, world: int = VERSION) -> Iterator[dict[str, float]]:
-    """PSNR in dB of encoding and decoding `count` held-out pictures, one by one: of the whole, figure and backdrop.
-
-    The backdrop is most of a picture and nearly flat, so the figure's own pixels are told apart from it.
-    """
-    for seed in range(HELDOUT_SEED, HELDOUT_SEED + count):
-        scene = sample(seed, version=world)
-        picture, figure = scene.picture(), scene.trace()[1] >= 0
-        back = reconstruct(model, picture)
-        regions = {"whole": None, "figure": figure, "backdrop": ~figure}
-        yield {name: metrics.psnr(back, picture, mask) for name, mask in regions.items()}
