@@ -1,11 +1,13 @@
 """Training the bundled model: exact resume, a folder plain diffusers reads, fresh pictures, and what is shipped."""
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +17,10 @@ import pytest
 import torch
 
 from dragnb import sd
-from dragnb.clay.training import loop, measure
+from dragnb.clay.training import gpu, loop, measure
 from dragnb.clay.training.__main__ import changed, main
 from dragnb.clay.training.data import RECIPES
+from dragnb.clay.training.optimizers import Optimizers
 from dragnb.clay.training.parts import build, build_tokenizer
 from dragnb.errors import InputError
 
@@ -185,6 +188,47 @@ def test_autocast_trains_in_bfloat16_on_the_cpu_and_stays_near_full_precision(fi
     (tmp / "unet.pt").unlink()
     (_, half, _), *_ = loop.train_unet(halved, tmp, "cpu")
     assert half != full and half == pytest.approx(full, rel=0.02)
+
+
+def test_muon_moves_the_kernels_it_sees_as_matrices_and_adamw_the_rest():
+    made = build("smoke")
+    modules = torch.nn.ModuleDict({"unet": made.unet, "text_encoder": made.text_encoder})
+    modules = modules.to(memory_format=torch.channels_last)
+    optimizers = Optimizers(modules, "muon", lr=1e-3, muon_lr=0.02)
+    before = {name: p.detach().clone() for name, p in modules.named_parameters()}
+    for p in modules.parameters():
+        p.grad = torch.randn_like(p)
+
+    optimizers.step(0.5)
+
+    assert all(p.grad is None for p in modules.parameters())
+    off = {name: (p - before[name]).abs().max() for name, p in modules.named_parameters()}
+    assert 0.9 * 5e-4 < off["unet.conv_in.weight"] < 1.1 * 5e-4, "AdamW's first step is its rate"
+    assert off["unet.down_blocks.0.resnets.0.conv1.weight"] > 0 and min(off.values()) > 0
+    assert len(optimizers.matrices) > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer,prediction", [("adamw", "epsilon"), ("muon", "both")])
+def test_all_parts_are_trained_within_a_time_by_the_clock(optimizer, prediction, tmp_path, capsys):
+    plan = gpu.Plan(
+        seconds=40, closing=8, size="smoke", world=2, pictures=64, pool=32, workers=1, vae_batch=2, vae_crop=64,
+        prediction=prediction, optimizer=optimizer, unet_batch=4, save_every=4, heldout=4,
+    )  # fmt: skip
+    begun = time.monotonic()
+    errors = gpu.train(plan, tmp_path, "cpu")
+
+    assert time.monotonic() - begun < 60
+    lines = capsys.readouterr().out.splitlines()
+    names = ["epsilon", "v_prediction"] if prediction == "both" else [prediction]
+    assert list(errors) == names and "figure" in lines[-1] and "background" in lines[-1]
+    for name in names:
+        packed = b"".join(piece.read_bytes() for piece in sorted(tmp_path.glob(f"clay-{name}.tar.*")))
+        tarfile.open(fileobj=io.BytesIO(packed)).extractall(tmp_path / name, filter="data")
+        model = sd.load(str(tmp_path / name / "clay"), device="cpu")
+        history = json.loads((tmp_path / name / "clay" / "training.json").read_text())
+        assert model.prediction_type == name and history["unet"]["steps"] > 0
+        assert history["held_out"] == errors[name] and history["recipe"]["optimizer"] == optimizer
 
 
 needs_model = pytest.mark.skipif(

@@ -2,7 +2,7 @@
 
 Parts: `pictures` draws the training set, `autoencoder` and `unet` train (each resumes exactly where a kill left it),
 `export` writes the diffusers folder, `all` does them in turn; `adopt` begins from a finished model instead of from
-nothing.
+nothing. `gpu` does all of it within --seconds by the clock, as its own plan says, and writes the folder in pieces.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from dragnb.clay.training.data import RECIPES, Pictures, Recipe
+from dragnb.clay.training import gpu
+from dragnb.clay.training.data import RECIPES, Pictures
 from dragnb.clay.training.loop import SHOW_EVERY, adopt, export, train_autoencoder, train_unet
 
 SWITCH = {"0": False, "false": False, "1": True, "true": True}
@@ -24,7 +25,7 @@ SWITCH = {"0": False, "false": False, "1": True, "true": True}
 def changed(recipe, item):
     """The recipe with one number changed by an item `name=value`; ValueError where it has no such number."""
     name, _, text = item.partition("=")
-    kind = {f.name: type(f.default) for f in dataclasses.fields(Recipe)}.get(name)
+    kind = {f.name: type(f.default) for f in dataclasses.fields(recipe)}.get(name)
     if kind not in (bool, int, float, str):
         raise ValueError(f"a recipe has no number {name!r}")
     if kind is bool:
@@ -38,14 +39,17 @@ def parse(argv):
     """The arguments, and the recipe with its changes."""
     p = argparse.ArgumentParser(prog="python -m dragnb.clay.training", description=__doc__.split("\n")[0])
     add, device = p.add_argument, "cuda" if torch.cuda.is_available() else "cpu"
-    add("part", choices=["pictures", "adopt", "autoencoder", "unet", "export", "all"])
+    add("part", choices=["pictures", "adopt", "autoencoder", "unet", "export", "all", "gpu"])
     add("--out", type=Path, default=Path("runs/clay"), help="folder of pictures, checkpoints and logs")
     add("--recipe", choices=list(RECIPES), default="cpu")
     add("--device", default=device, choices=["cpu", "cuda"])
     add("--folder", type=Path, default=Path("data/models/clay"), help="what export writes and adopt reads")
+    add("--seconds", type=float, help="of `gpu`: all that it may take, less what its start takes")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change single numbers of the recipe")
     args = p.parse_args(argv)
-    recipe = RECIPES[args.recipe]
+    recipe = gpu.Plan() if args.part == "gpu" else RECIPES[args.recipe]
+    if args.part == "gpu" and args.seconds:
+        recipe = dataclasses.replace(recipe, seconds=args.seconds)
     for item in args.set:
         try:
             recipe = changed(recipe, item)
@@ -58,6 +62,8 @@ def main(argv=None):
     """The command line."""
     args, recipe = parse(argv)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.part == "gpu":
+        gpu.train(recipe, args.out, args.device)
     if args.part == "adopt":
         adopt(recipe, args.out, args.folder)
     if args.part in ("pictures", "all"):

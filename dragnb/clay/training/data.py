@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import shutil
+import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import cpu_count
 
 from dragnb.clay.scene import VERSION, sample
 
 HELDOUT_SEED = 800_000  # seeds from here on are never trained on
 _CHUNK = 64
+_CAPTION = 120  # bytes of the longest caption
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def world_mark(recipe):
 
 def to_unit(pictures, device="cpu"):
     """uint8 pictures (b, h, w, 3) to tensors (b, 3, h, w) in [-1, 1]."""
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float()
+    x = torch.as_tensor(pictures).to(device).permute(0, 3, 1, 2).float()
     return (x / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -124,3 +130,63 @@ class Pictures(torch.utils.data.Dataset):
         if self.recipe.pictures:
             return torch.randint(0, self.recipe.pictures, (batch,), generator=generator).tolist()
         return [(step * batch + i) % HELDOUT_SEED for i in range(batch)]
+
+
+class Drawn:
+    """Pictures and captions of seeds 0 to `have` - 1 in memory, while processes go on drawing; a context manager.
+
+    workers   processes; 0: one less than there are cores
+    """
+
+    def __init__(self, count, world=VERSION, workers=0):
+        workers, spawn = workers or max(1, cpu_count() - 1), multiprocessing.get_context("spawn")
+        places = [place for place in (Path("/dev/shm"), Path(tempfile.gettempdir())) if place.is_dir()]
+        place = max(places, key=lambda place: shutil.disk_usage(place).free)
+        count = min(
+            count, HELDOUT_SEED, int(0.8 * shutil.disk_usage(place).free / (256 * 256 * 3 + _CAPTION))
+        )
+        self.folder, self.done = tempfile.TemporaryDirectory(dir=place), spawn.Array("q", workers, lock=False)
+        self._pictures, self._captions = _maps(self.folder.name, count, "w+")
+        arguments = [(self.folder.name, count, world, self.done, k) for k in range(workers)]
+        self.crew = [spawn.Process(target=_go_on_drawing, args=a, daemon=True) for a in arguments]
+
+    def __enter__(self):
+        for process in self.crew:
+            process.start()
+        while not self.have:
+            if not all(process.is_alive() for process in self.crew):
+                raise RuntimeError("a process that draws pictures has ended; its error stands above")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *error):
+        for process in self.crew:
+            process.terminate()
+            process.join()
+        self.folder.cleanup()
+
+    @property
+    def have(self):
+        """How many pictures there are by now."""
+        return min(self.done) * len(self.done)
+
+    def pictures(self, first, last):
+        """uint8, (last - first, 256, 256, 3)."""
+        return torch.from_numpy(self._pictures[first:last])
+
+    def captions(self, first, last):
+        """Strings."""
+        return [caption.decode() for caption in self._captions[first:last]]
+
+
+def _maps(folder, count, mode):
+    pictures = np.memmap(Path(folder) / "pictures", np.uint8, mode, shape=(count, 256, 256, 3))
+    return pictures, np.memmap(Path(folder) / "captions", f"S{_CAPTION}", mode, shape=(count,))
+
+
+def _go_on_drawing(folder, count, world, done, k):
+    pictures, captions = _maps(folder, count, "r+")
+    for seed in range(k, count, len(done)):
+        scene = sample(seed, version=world)
+        pictures[seed], captions[seed] = scene.picture(), scene.caption.encode()
+        done[k] += 1

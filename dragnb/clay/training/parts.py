@@ -1,7 +1,7 @@
 """The bundled model's parts, untrained: Stable Diffusion 1's architecture in diffusers' own classes, only small.
 
 `build` makes them at random, `save_folder` writes the folder that `StableDiffusionPipeline.from_pretrained` and
-`dragnb.sd.load` read. Two sizes: "clay", the one that is trained and shipped, and "smoke", which the tests use.
+`dragnb.sd.load` read. Sizes: "clay", which is shipped, "wide" for a card, and "smoke" for tests.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ SIZES = {
     # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
     "clay": dict(
         unet=(32, 64, 128, 128), heads=(1, 2, 4, 4), groups=16, text=128, text_layers=2, text_heads=4, vae=32,
+        vae_encoder=(0, 1, 2, 4), vae_decoder=(4, 3, 2, 0), latent=32,
+    ),
+    "wide": dict(  # for a card: 12.7 M parameters, an edit costs a third more
+        unet=(32, 96, 192, 192), heads=(1, 2, 4, 4), groups=16, text=128, text_layers=2, text_heads=4, vae=64,
         vae_encoder=(0, 1, 2, 4), vae_decoder=(4, 3, 2, 0), latent=32,
     ),
     "smoke": dict(
