@@ -1,6 +1,6 @@
 r"""Many edits, measured: every sample under every setting, one record each, in a folder that survives anything.
 
-    for progress in bench.run(clay.bench(), {"full": config.profile("clay")}, "outputs/sweep", score=Judge()):
+    for progress in sweep.run(clay.bench(), {"full": config.profile("clay")}, "outputs/sweep", score=Judge()):
         print(progress, end="\r")
 
 Killed at any moment, the same call goes on where it was; what is lost is the trials in work. One process, several, or
@@ -11,12 +11,13 @@ On a cluster under SLURM, `dask-jobqueue` starts the workers: a job, a process, 
     cluster = SLURMCluster(cores=1, job_cpu=4, memory="32GB", job_extra_directives=["--gres=gpu:1"],
                            worker_extra_args=["--resources", "GPU=1"])
     cluster.scale(8)
-    bench.run(..., client=Client(cluster), resources={"GPU": 1})
+    sweep.run(..., client=Client(cluster), resources={"GPU": 1})
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -94,10 +95,10 @@ def run(
 ) -> Iterator[Progress]:
     """Do what is still to be done of samples × settings; yields a Progress for every record that is added to `out`.
 
-    samples   with `name`, `category`, `task()`: `dragbench.Sample`, ClayBench's `Entry`. One whose outcome is known
+    samples   with `name`, `category`, `task()`: `datasets.Sample`, ClayBench's `Entry`. One whose outcome is known
               has `truth`, a callable (image) -> dict of figures, and `truth_image`, the picture that would be right
     settings  name -> Settings, or a callable (sample, model, store) -> uint8 picture, to stand beside them
-    score     callable (image, task, name, truth, truth_image) -> flat dict, the record's `metrics`: `score.Judge`
+    score     callable (image, task, name, truth, truth_image) -> flat dict, the record's `metrics`: `judge.Judge`
     jobs      processes; each loads the model. Above 1, and with a client, all must be importable from modules
     client    a `distributed.Client`: one task a sample on its workers, each taking `resources`, like {"GPU": 1}
     store     a cache that is kept; by default each sample's is deleted when the sample is done
@@ -110,12 +111,11 @@ def run(
     """
     samples, plan = [*samples], _plan(settings, out, model, score, store, side, threads, keep)
     _require_names("sample", [sample.name for sample in samples], depth=4)
-    return _run(
-        samples, plan, out, data, lambda units: _crew(plan, units, jobs, client, resources), retry_failed
-    )
+    start = functools.partial(workers.results, plan, jobs=jobs, client=client, resources=resources)
+    return _run(samples, plan, out, data, start, retry_failed)
 
 
-def _run(samples, plan: Plan, out, data: str, crew_of, retry_failed: bool) -> Iterator[Progress]:
+def _run(samples, plan: Plan, out, data: str, start, retry_failed: bool) -> Iterator[Progress]:
     wanted = {(sample.name, name) for sample in samples for name in plan.settings}
     with records.held(out, _about(plan, data)) as known:
         done = {k for k, r in known.items() if k in wanted and not (retry_failed and r["error"])}
@@ -124,7 +124,7 @@ def _run(samples, plan: Plan, out, data: str, crew_of, retry_failed: bool) -> It
         digests = {r["sample"]: r["sample_digest"] for r in known.values() if r["sample_digest"]}
         units = [Unit(sample, names, digests.get(sample.name)) for sample, names in lacking if names]
         began, before = time.perf_counter(), len(done)
-        with contextlib.closing(crew_of(units)) as results:
+        with contextlib.closing(start(units)) as results:
             for record, image in results:
                 records.write(out, record, image)
                 done.add(records.key_of(record))
@@ -175,14 +175,13 @@ def _plan(settings, out, model, score, store, side, threads, keep) -> Plan:
             raise InputError(f"settings[{name!r}] is a {type(thing).__name__}; give Settings or a callable")
     _require_names("setting", [*settings], depth=1)
     weights = model.hash if isinstance(model, sd.Model) else checkpoints.resolve(model).hash()
-    told = {name: describe(thing) for name, thing in settings.items()}
     return Plan(
-        dict(settings),
-        told,
-        model,
-        weights,
-        score,
-        None if score is None else describe(score),
+        settings=dict(settings),
+        described={name: describe(thing) for name, thing in settings.items()},
+        model=model,
+        hash=weights,
+        score=score,
+        judge=None if score is None else describe(score),
         side=side,
         threads=threads,
         keep=keep,
@@ -199,7 +198,7 @@ def _about(plan: Plan, data: str) -> dict:
         "side": plan.side,
         "judge": plan.judge,
         "versions": versions(),
-        "settings": plan.told,
+        "settings": plan.described,
     }
 
 
@@ -215,14 +214,6 @@ def _require_names(what: str, names: list, depth: int) -> None:
     for name in names:
         if count[name.lower()] > 1:
             raise InputError(f"{what}s: two are called {name!r}; rename one")
-
-
-def _crew(plan: Plan, units: list[Unit], jobs: int, client, resources):
-    if client is not None and units:
-        return workers.cluster(plan, units, client, resources)
-    if jobs > 1 and units:
-        return workers.processes(plan, units, jobs)
-    return workers.alone(plan, units)
 
 
 def _clock(seconds: float) -> str:

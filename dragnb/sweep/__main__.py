@@ -52,25 +52,25 @@ def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
 
     truth  the samples' is known, so that its ceiling may join
     """
-    base, found = suited_settings(model), {}
+    base, settings = suited_settings(model), {}
     for name in names:
         if name == "methods":
-            found |= grids.methods(base, truth)
+            settings |= grids.methods(base, truth)
         elif name == "ablation":
-            found |= grids.ablation(base)
+            settings |= grids.ablation(base)
         elif name == "rivals":
-            found |= grids.rivals(base)
+            settings |= grids.rivals(base)
         elif name in grids.BASELINES:
-            found[name] = grids.BASELINES[name]
+            settings[name] = grids.BASELINES[name]
         elif name in profile_names():
-            found[name] = profile(name)
+            settings[name] = profile(name)
         elif Path(name).suffix == ".json":
-            found |= _read_grid(Path(name))
+            settings |= _read_grid(Path(name))
         else:
             raise InputError(
                 f"--settings {name}: unknown{did_you_mean(name, [*COMPARISONS, *profile_names(), *grids.BASELINES])}"
             )
-    return found
+    return settings
 
 
 def _read_grid(path: Path) -> dict:
@@ -81,16 +81,16 @@ def _read_grid(path: Path) -> dict:
         raise InputError(
             f'{path}: wanted is {{"name": {{"profile": "clay", "lam": 0.2}}, "floor": "no_edit"}}'
         )
-    found = {}
+    settings = {}
     for name, value in data.items():
         try:
             if isinstance(value, str):
-                (found[name],) = grid([value]).values()
+                (settings[name],) = grid([value]).values()
             else:
-                found[name] = profile(value.pop("profile", "fast"), **value)
+                settings[name] = profile(value.pop("profile", "fast"), **value)
         except (InputError, TypeError) as error:
             raise InputError(f"{path}: {name}: {error}") from None
-    return found
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args) -> int:
-    found, problems, told = grids.samples(args.data, args.limit)
+    samples, problems, title = grids.samples(args.data, args.limit)
     for problem in problems:
         sys.stderr.write(f"left out: {problem}\n")
     judge = Judge(args.matcher or default_matcher(args.model))
@@ -155,10 +155,10 @@ def _run(args) -> int:
         progress = None
         line = _Line()
         for progress in sweep.run(
-            found, grid(args.settings, args.model, args.data == "clay"), args.out, args.model, judge,
+            samples, grid(args.settings, args.model, args.data == "clay"), args.out, args.model, judge,
             jobs=args.jobs, client=client, resources={"GPU": args.gpus} if args.gpus else None,
             store=args.store, side=args.side, threads=args.threads, keep=args.keep,
-            retry_failed=args.retry_failed, data=told,
+            retry_failed=args.retry_failed, data=title,
         ):  # fmt: skip
             line(progress)
     failed = [record for record in sweep.read(args.out) if record["error"]]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dragnb import clay, geometry, sd
+from dragnb import methods as drag_methods
 from dragnb.clay import claybench
 from dragnb.config import Settings
 from dragnb.errors import InputError, did_you_mean
@@ -31,12 +32,9 @@ AXES = {  # what an ablation changes, one at a time; the first three are the pap
 def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
     """(samples, problems, what they are in words) of "clay" (ClayBench) or of a benchmark's folder or zip."""
     if data == "clay":
-        found, problems = clay.bench(), ()
-        told = f"ClayBench {claybench.VERSION} {claybench.digest()[:16]}"
-    else:
-        found, problems = datasets.read(data)
-        told = Path(data).resolve().name
-    return found[:limit], problems, told
+        return clay.bench()[:limit], (), f"ClayBench {claybench.VERSION} {claybench.digest()[:16]}"
+    benchmark = datasets.read(data)
+    return benchmark.samples[:limit], benchmark.problems, Path(data).resolve().name
 
 
 def methods(base: Settings, truth: bool = True) -> dict:
@@ -46,7 +44,7 @@ def methods(base: Settings, truth: bool = True) -> dict:
     truth  the samples are of the clay world, so that the true picture is known
     """
     base = base.replace(lora_stop=0)
-    found = {
+    grid = {
         FULL: base,
         "no fine-tune": base.replace(lora_steps=0),
         "no reference control": base.replace(reference=False),
@@ -54,7 +52,7 @@ def methods(base: Settings, truth: bool = True) -> dict:
         "no edit": no_edit,
         "pixel warp": pixel_warp,
     }
-    return found | ({"truth, encoded": truth_encoded} if truth else {})
+    return grid | ({"truth, encoded": truth_encoded} if truth else {})
 
 
 def rivals(base: Settings) -> dict:
@@ -62,10 +60,8 @@ def rivals(base: Settings) -> dict:
 
     base  a rival has its own settings, and these where it has no opinion
     """
-    from dragnb import methods
-
-    found = {"no edit": no_edit, "pixel warp": pixel_warp, FULL: base}
-    return found | {name: methods.settings(name, base) for name in methods.names()}
+    beside = {"no edit": no_edit, "pixel warp": pixel_warp, FULL: base}
+    return beside | {name: drag_methods.settings(name, base) for name in drag_methods.names()}
 
 
 def ablation(base: Settings, *axes: str) -> dict[str, Settings]:
@@ -75,14 +71,14 @@ def ablation(base: Settings, *axes: str) -> dict[str, Settings]:
     length that is asked for. InputError for an unknown axis.
     """
     base = base.replace(lora_stop=0)
-    found = {FULL: base}
+    grid = {FULL: base}
     for axis in axes or AXES:
         if axis not in AXES:
             raise InputError(f"axis = {axis!r} is unknown{did_you_mean(axis, AXES)}")
         for value in AXES[axis]:
             if value != getattr(base, axis):
-                found[f"{axis}={value:g}"] = base.replace(**{axis: value})
-    return found
+                grid[f"{axis}={value:g}"] = base.replace(**{axis: value})
+    return grid
 
 
 def along(base: Settings, axis: str) -> dict[str, float]:

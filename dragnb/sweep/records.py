@@ -162,15 +162,15 @@ def _locked(out: Path):
 
 def _holder(out: Path) -> str:
     try:
-        found = json.loads((out / HOLDER).read_text())
-        return f"process {found['pid']} on {found['host']} writes to it"
+        holder = json.loads((out / HOLDER).read_text())
+        return f"process {holder['pid']} on {holder['host']} writes to it"
     except (OSError, ValueError, KeyError):
         return "another process writes to it"
 
 
 @contextlib.contextmanager
 def _room(out):
-    """A disk that cannot be written, said plainly."""
+    """Make an InputError of a disk that cannot be written."""
     try:
         yield
     except OSError as error:
@@ -196,10 +196,10 @@ def _difference(was, now) -> str:
 def code() -> str:
     """A digest of this package's own sources."""
     package = Path(dragnb.__file__).parent
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
-    return found.hexdigest()
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def describe(thing) -> Any:

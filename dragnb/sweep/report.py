@@ -35,7 +35,7 @@ def report(out: str | os.PathLike, data: str = "clay") -> Path:
         raise InputError(f"{out} has no record yet; run it first")
     summary = judge.summarise(rows)
     if not summary:
-        raise InputError(f"{out}: no figures that a report knows; score the run by `score.Judge`")
+        raise InputError(f"{out}: no figures that a report knows; score the run by `judge.Judge`")
     if not notebook.is_file():
         raise InputError(
             f"report: {notebook} is not there; run it in the repository, where the notebooks are"
@@ -52,13 +52,13 @@ def report(out: str | os.PathLike, data: str = "clay") -> Path:
 
 def _head(out: Path, rows: list[dict]) -> str:
     """The top of the page, in Markdown: what the run is."""
-    told, failed = about(out), sum(bool(row["error"]) for row in rows)
+    run, failed = about(out), sum(bool(row["error"]) for row in rows)
     lines = [
-        told["data"],
+        run["data"],
         f"{len({row['sample'] for row in rows})} samples, {len(rows)} trials, {failed} failed",
-        f"model {told['model']['name']} ({told['model']['hash'][:12]})",
-        f"judge `{json.dumps(told['judge'], ensure_ascii=False)}`",
-        ", ".join(f"{name} {version}" for name, version in told["versions"].items()),
+        f"model {run['model']['name']} ({run['model']['hash'][:12]})",
+        f"judge `{json.dumps(run['judge'], ensure_ascii=False)}`",
+        ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
     ]
     return "\n".join([f"# {out.name}", "", *(f"- {line}" for line in lines if line)])
 

@@ -37,7 +37,7 @@ class Plan:
     """What all units of a run share; it travels to every worker once.
 
     settings  name -> Settings, or a callable (sample, model, store) -> uint8 picture of the sample's size
-    told      name -> what the setting is, as plain values, and `judge` what the score is: both said once, at the start
+    described name -> what the setting is, as plain values, and `judge` what the score is: both made once, at the start
     model     as `sd.load` takes it; `hash` is that of its weights
     score     callable (image, task, name, truth, truth_image) -> flat dict of numbers, lists of them or None; None
               scores nothing. The last two are the sample's own, each None where it has none
@@ -47,7 +47,7 @@ class Plan:
     """
 
     settings: dict[str, Any]
-    told: dict[str, Any]
+    described: dict[str, Any]
     model: str | sd.Model
     hash: str
     score: Callable | None = None
@@ -96,7 +96,7 @@ def trials(plan: Plan, unit: Unit) -> Iterator[tuple[dict, np.ndarray | None]]:
             raise InputError(f"{unit.sample.name} has changed since its first records; give another folder")
     except Exception as error:
         for name in plan.ordered(unit.names):
-            yield failure(plan, unit.sample, name, said(error)), None
+            yield failure(plan, unit.sample, name, message_of(error)), None
         return
     with _cache(plan, unit.sample.name) as store:
         for name in plan.ordered(unit.names):
@@ -110,7 +110,7 @@ def failure(plan: Plan, sample, name: str, error: str) -> dict:
     return _blank(plan, sample, name) | {"error": error}
 
 
-def said(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """An error in a line: its type, what it says, and where it came from unless it is about the input."""
     text = " ".join(str(error).split())
     frames = [] if isinstance(error, InputError) else traceback.extract_tb(error.__traceback__)
@@ -141,7 +141,7 @@ def _blank(plan: Plan, sample, name: str) -> dict:
         "setting": name,
         "seed": seed_of(thing, sample.name) if isinstance(thing, Settings) else None,
         "sample_digest": None,
-        "setting_digest": Store.key(setting=plan.told[name])[:16],
+        "setting_digest": Store.key(setting=plan.described[name])[:16],
         "side": plan.side,
         "model": plan.hash,
         "judge": plan.judge,
@@ -177,7 +177,7 @@ def _trial(plan: Plan, unit: Unit, name: str, model, store: Store, task, truth):
             record["metrics"] = _flat(plan.score(image, task, sample.name, *truth), "the score")
         timings["score"] = round(timings["score"] + time.perf_counter(), 4)
     except Exception as error:
-        record |= {"metrics": {}, "drag": {}, "error": said(error)}
+        record |= {"metrics": {}, "drag": {}, "error": message_of(error)}
         timings.pop("score", None)
     record["measured"] = measured | {"seconds": round(time.perf_counter() - began, 4), **_peaks(model)}
     return record, image if plan.keep else None
@@ -252,10 +252,10 @@ def _reset_peaks(model: sd.Model) -> None:
 
 def _peaks(model: sd.Model) -> dict[str, int]:
     """Peak MiB of the process and of the device's allocator since the reset, as far as the system says."""
-    found = {}
+    peaks = {}
     with contextlib.suppress(OSError, StopIteration):
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-        found["peak_mib"] = int(line.split()[1]) // 1024
+        peaks["peak_mib"] = int(line.split()[1]) // 1024
     if model.device.type == "cuda":
-        found["peak_device_mib"] = torch.cuda.max_memory_allocated(model.device) // 2**20
-    return found
+        peaks["peak_device_mib"] = torch.cuda.max_memory_allocated(model.device) // 2**20
+    return peaks

@@ -26,6 +26,17 @@ STRIKES = 2  # workers that a trial may cost
 VANISHED = "Vanished: the worker was lost {count} times; out of memory is the likely reason"
 
 
+def results(
+    plan: Plan, units: list[Unit], jobs: int = 1, client=None, resources: dict | None = None
+) -> Iterator:
+    """What comes of the units, from a cluster's client, from `jobs` processes, or from this process alone."""
+    if client is not None and units:
+        return cluster(plan, units, client, resources)
+    if jobs > 1 and units:
+        return processes(plan, units, jobs)
+    return alone(plan, units)
+
+
 def alone(plan: Plan, units: list[Unit]) -> Iterator:
     """One unit after the other in this process."""
     for unit in units:

@@ -1,13 +1,10 @@
 """The grids: what the paper compares, each setting once, one thing changed at a time."""
 
 import pickle
-import sys
-from types import SimpleNamespace
 
 import pytest
 
-import dragnb
-from dragnb import config
+from dragnb import config, methods
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.sweep import grids
@@ -59,11 +56,8 @@ def test_the_methods_travel_to_other_processes_and_differ_in_what_their_name_say
 
 def test_rivals_stand_beside_the_base_the_floor_and_the_warp_each_by_its_name(base, monkeypatch):
     known = {"gooddrag": {"drag_lr": 0.02}, "freedrag": {}}
-    rooms = SimpleNamespace(
-        names=lambda: tuple(known), settings=lambda name, base: base.replace(**known[name])
-    )
-    monkeypatch.setitem(sys.modules, "dragnb.methods", rooms)
-    monkeypatch.setattr(dragnb, "methods", rooms, raising=False)
+    monkeypatch.setattr(methods, "names", lambda: tuple(known))
+    monkeypatch.setattr(methods, "settings", lambda name, base: base.replace(**known[name]))
 
     found = grids.rivals(base)
 

@@ -14,7 +14,7 @@ from dragnb.sweep import grids, report
 
 
 def figures(image, task, name, truth, truth_image):
-    """A judgement as `score.Judge` gives it, of made-up numbers; nothing was moved in no edit."""
+    """A judgement as `judge.Judge` gives it, of made-up numbers; nothing was moved in no edit."""
     still = bool((image == task.image).all())
     mark = 2 * (len(name) + int(name[-1]))
     return dict.fromkeys(judge.METRICS) | {
@@ -73,7 +73,7 @@ def test_a_run_of_drag_files_with_one_setting_and_no_pictures_has_a_page(smoke, 
 def test_a_run_scored_by_something_else_is_said_to_have_no_known_figures(smoke, tmp_path):
     list(sweep.run(stand.samples(1), {"floor": stand.floor}, tmp_path / "o", smoke, stand.judge))
 
-    with pytest.raises(InputError, match="score the run by `score.Judge`"):
+    with pytest.raises(InputError, match="score the run by `judge.Judge`"):
         report.report(tmp_path / "o")
 
 
