@@ -15,7 +15,9 @@ from dragnb.store import Store
 
 GOLDEN = Path(__file__).parent / "data" / "golden.npz"
 TASKS = {"rabbit": (810_001, "rabbit", "stretch", 1), "cat": (810_004, "cat", "turn", 3)}
-ELSEWHERE = 1.0  # grey levels of 255 in the mean: another processor rounds differently, and 80 steps multiply it
+ELSEWHERE = (
+    1.0  # grey levels of 255 in the mean: another processor rounds differently, and 80 steps multiply it
+)
 
 
 def edited(name, folder):
