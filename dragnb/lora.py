@@ -6,9 +6,13 @@ it. Weights travel as a dict in the diffusers file's own names: `unet.<module>.l
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import json
 import math
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +26,10 @@ from dragnb.store import replacing
 ADAPTER = "dragnb"
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 PREFIX = "unet."
-OTHER_NAMES = {".lora_A.weight": DOWN, ".lora_B.weight": UP}  # the peft spelling of the same file
-STRIPPED = ("module.", "_orig_mod.")  # left in names by DataParallel and torch.compile
+HALF = re.compile(r"(down|up|lora_A|lora_B)\.weight$")
+ALPHA = re.compile(r"(\.lora\b|\.lora_A)?(\.weight)?\.alpha$")
+# before a U-Net's names: what DataParallel, torch.compile and the public DragDiffusion put there, or nothing at all
+WRAPPED = re.compile(r"^((unet|module|_orig_mod)\.)*(?=(down_blocks|mid_block|up_blocks|conv_|time_emb))")
 WEIGHT_DECAY = 1e-2
 LOOK_EVERY, SCORED = 10, 4  # steps between two looks at the score; samples that make it
 
@@ -72,20 +78,15 @@ def attached(model: sd.Model, settings) -> Iterator[list[torch.nn.Parameter]]:
 
 
 def _reset(model: sd.Model, settings) -> list[torch.nn.Parameter]:
-    """Draw the adapter's weights anew from an explicit generator, the same on every device; make them trainable."""
+    """Draw the adapter's weights anew, in float32, from an explicit generator, the same on every device."""
     generator = torch.Generator().manual_seed(settings.seed)
-    params = []
-    for name, param in model.unet.named_parameters():
-        if f".{ADAPTER}." not in name:
-            param.requires_grad_(False)
-            continue
-        param.data = param.data.float()
+    params = _parameters(model)
+    for name, param in params.items():
+        fresh = torch.zeros(param.shape)
         if ".lora_A." in name:
-            param.data.copy_(torch.randn(param.shape, generator=generator) / settings.lora_rank)
-        else:
-            param.data.zero_()
-        params.append(param.requires_grad_(True))
-    return params
+            fresh = torch.randn(param.shape, generator=generator) / settings.lora_rank
+        param.data = fresh.to(param.device)
+    return list(params.values())
 
 
 def draw(model: sd.Model, z_dist, batch: int, generator: torch.Generator, levels: int, t=None):
@@ -175,30 +176,33 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
 
 def weights_of(model: sd.Model) -> dict[str, torch.Tensor]:
     """The attached adapter's weights, copied to the CPU, by their names in a diffusers file."""
-    weights = {}
-    for name, param in _parameters(model).items():
-        key = PREFIX + name.replace(f".{ADAPTER}.", ".")
-        for theirs, ours in OTHER_NAMES.items():
-            key = key.replace(theirs, ours)
-        weights[key] = param.detach().float().cpu().clone()
-    return weights
+    params = {PREFIX + name.replace(f".{ADAPTER}.", "."): p for name, p in _parameters(model).items()}
+    return {name: p.detach().float().cpu().clone() for name, p in _named(params).items()}
+
+
+def _named(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights by peft's names, renamed as in a diffusers file; diffusers' own function knows attention's alone."""
+    return {k.replace(".lora_A.weight", DOWN).replace(".lora_B.weight", UP): w for k, w in weights.items()}
 
 
 def _deltas(model: sd.Model, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """up @ down in float32 by the name of the U-Net parameter it is added to; checks names and shapes."""
-    ours = {n: p.shape for n, p in model.unet.named_parameters()}
-    found = {}
+    shapes = {name: p.shape for name, p in model.unet.named_parameters()}
+    deltas = {}
     for key, down in weights.items():
         if not key.endswith(DOWN):
             continue
-        name = key.removeprefix(PREFIX).removesuffix(DOWN) + ".weight"
-        delta = weights[key.removesuffix(DOWN) + UP].float() @ down.float()
-        if ours.get(name) != delta.shape:
+        layer = key.removesuffix(DOWN)
+        name = layer.removeprefix(PREFIX) + ".weight"
+        shape = shapes.get(name)
+        # a convolution's down has the kernel, its up is 1 x 1
+        up, down = weights[layer + UP].float().flatten(1), down.float().flatten(1)
+        if shape is None or (*up.shape, *down.shape) != (shape[0], len(down), len(down), shape[1:].numel()):
             raise InputError(
-                f"LoRA: {key} does not fit this model ({name}: {ours.get(name)}); it was made for another one"
+                f"LoRA: {key} does not fit this model ({name}: {shape}); it was made for another one"
             )
-        found[name] = delta
-    return found
+        deltas[name] = (up @ down).view(shape)
+    return deltas
 
 
 def merged(model: sd.Model, weights: dict[str, torch.Tensor]) -> sd.Model:
@@ -216,23 +220,20 @@ def merged(model: sd.Model, weights: dict[str, torch.Tensor]) -> sd.Model:
 def applied(model: sd.Model, weights: dict[str, torch.Tensor]) -> Iterator[sd.Model]:
     """The adapter added to the model's own weights inside the block; the old bits are put back at its end."""
     deltas = _deltas(model, weights)
-    params = dict(model.unet.named_parameters())
-    kept = {name: params[name].detach().clone() for name in deltas}
+    kept = {name: model.unet.get_parameter(name).detach().clone() for name in deltas}
     try:
         _add(model, deltas)
         yield model
     finally:
-        with torch.no_grad():
-            for name, old in kept.items():
-                params[name].copy_(old)
+        for name, old in kept.items():
+            model.unet.get_parameter(name).data.copy_(old)
 
 
 def _add(model: sd.Model, deltas: dict[str, torch.Tensor]) -> None:
-    """Add in float32 and round once to the weights' dtype."""
-    params = dict(model.unet.named_parameters())
-    with torch.no_grad():
-        for name, delta in deltas.items():
-            params[name].copy_(params[name].float() + delta.to(params[name].device))
+    """Add in float32 and round once to the weights' dtype; diffusers' fusing rounds the product as well."""
+    for name, delta in deltas.items():
+        param = model.unet.get_parameter(name).data
+        param.copy_(param.float() + delta.to(param.device))
 
 
 def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
@@ -245,29 +246,56 @@ def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
 
 
 def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Read a LoRA file of the U-Net back: what `save` wrote, or peft's spelling of it; an alpha is folded in."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """Read the U-Net's part of a LoRA file that `save`, diffusers, peft or kohya wrote.
+
+    The scale, alpha / rank, is folded into `up`, whether the alpha stands beside the weights or in the file's header.
+    A text encoder's part is left out with a warning. Raises InputError for a file that is broken or incomplete, or
+    that holds more than up @ down, as DoRA does.
+    """
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+    from diffusers.utils import convert_unet_state_dict_to_peft
+    from peft.utils.other import get_pattern_key
+
+    state, header = _read(path)
+    alphas = {name: state.pop(name) for name in list(state) if name.endswith(".alpha")}
+    if all(name.startswith("lora_") for name in state):  # kohya's names
+        state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(state | alphas)
+    state, alphas = convert_unet_state_dict_to_peft(state), convert_unet_state_dict_to_peft(alphas)
+    alphas = {ALPHA.sub("", name): float(alpha) for name, alpha in alphas.items()}
+    weights = {name: weight for name, weight in state.items() if name.startswith(PREFIX)}
+    if left_out := len(state) - len(weights):
+        warnings.warn(f"LoRA: {path}: {left_out} weights of a text encoder are left out", stacklevel=2)
+    patterns = header.get("alpha_pattern") or {}
+    for name in [name for name in weights if ".lora_B." in name]:
+        layer, rank = name.split(".lora_B.")[0], weights[name].shape[1]
+        alpha = patterns.get(get_pattern_key(patterns, layer), header.get("lora_alpha", rank))
+        scale = alphas.get(layer, alpha) / rank
+        if scale != 1:
+            weights[name] = weights[name].float() * scale
+    return _named(weights)
+
+
+def _read(path) -> tuple[dict[str, torch.Tensor], dict]:
+    """A LoRA file's weights and alphas, and the configuration in its header; refuses what is not plain LoRA."""
+    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+    from safetensors import SafetensorError, safe_open
 
     try:
-        raw = load_file(path)
-    except (OSError, SafetensorError) as error:
+        with safe_open(path, "pt") as file:
+            state = {WRAPPED.sub(PREFIX, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY) or "{}")
+    except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"LoRA: {path} cannot be read ({error}); make it again with `lora.save`") from error
-    alphas, found = {}, {}
-    for key, value in raw.items():
-        for junk in STRIPPED:
-            key = key.replace(junk, "")
-        for other, ours in OTHER_NAMES.items():
-            key = key.replace(other, ours)
-        if key.endswith(".alpha"):
-            alphas[key.removesuffix(".alpha").removesuffix(".lora")] = float(value)
-        elif key.startswith(PREFIX) and key.endswith((DOWN, UP)):
-            found[key] = value
-    if not found:
+    if not any(name.startswith((PREFIX, "lora_unet_")) for name in state):
+        names = f"{PREFIX}….lora.down.weight"
+        raise InputError(f"LoRA: {path} holds no U-Net weights named {names}; it is another kind of file")
+    header = {name.removeprefix(PREFIX): value for name, value in header.items()}
+    if kinds := [name for name, value in header.items() if name.startswith("use_") and value]:
+        raise InputError(f"LoRA: {path} was made with {kinds[0]}; only plain LoRA, up @ down, can be merged")
+    halves = collections.Counter(HALF.sub("", name) for name in state if not name.endswith(".alpha"))
+    if alone := [name for name in state if halves[HALF.sub("", name)] == 1]:
         raise InputError(
-            f"LoRA: {path} holds no U-Net weights named {PREFIX}….lora.down.weight; it is another kind of file"
+            f"LoRA: {path}: {len(alone)} of {len(state)} weights are no pair of down and up, as {alone[0]}; "
+            "the file is incomplete, or of a kind that cannot be merged"
         )
-    for name, alpha in alphas.items():
-        if name + UP in found:
-            found[name + UP] = found[name + UP] * (alpha / found[name + DOWN].shape[0])
-    return found
+    return state, header
