@@ -1,7 +1,7 @@
 """dragnb: drag points of a picture with a diffusion model; DragDiffusion (Shi et al., CVPR 2024) for notebooks.
 
     import dragnb
-    result = dragnb.edit(dragnb.clay.task(seed=810_001, kind="rabbit", edit="stretch").task)
+    result = dragnb.edit(dragnb.clay.task(seed=831_003, kind="rabbit", edit="stretch").task)
 
 Whatever is named here is imported when it is first used, so that `import dragnb` is light.
 
