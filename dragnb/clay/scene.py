@@ -128,9 +128,10 @@ class Scene:
         sky = hsv(*SKIES[self.sky])
         return Backdrop(sky, lighter(sky, 0.55), hsv(*GROUNDS[self.ground]), pattern=self.ground_pattern)
 
-    def picture(self, size=256, samples=2):
-        """The picture, (size, size, 3) uint8."""
-        return paint(self.solids, self.backdrop, size, samples)
+    def picture(self, size=256, samples=2, without=()):
+        """The picture, (size, size, 3) uint8; `without` names solids that are left out, their shadows too."""
+        solids = [s for s in self.solids if s.name not in without] if without else self.solids
+        return paint(solids, self.backdrop, size, samples)
 
     def trace(self, size=256):
         """Depth map and part map, (size, size); part i is `solids[i]`, -1 is the backdrop."""

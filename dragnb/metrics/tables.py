@@ -42,15 +42,21 @@ METRICS = {
     "rest_psnr": Metric(
         "dB", 1, "damage outside the mask: PSNR there against the picture before, at most 99"
     ),
+    "success": Metric(
+        "", 1, "clay only: 1 where the content is at the target and looks like the truth there"
+    ),
+    "gone": Metric("", -1, "clay only: 1 where the dragged part is not seen where its scene has it"),
     "oracle_distance": Metric(
         "px", -1, "clay only: from where the content truly went to the target, mean of pairs"
     ),
-    "moved": Metric("", 1, "clay only: fraction of the way that the content truly went"),
+    "moved": Metric("", 1, "clay only: fraction of the way that the content truly went, in [0, 1]"),
     "oracle_residual": Metric(
         "grey levels",
         -1,
         "clay only: to the nearest pose's picture; where it is large the two above mean little",
     ),
+    "residual_inside": Metric("grey levels", -1, "clay only: oracle_residual inside the mask"),
+    "psnr_inside": Metric("dB", 1, "clay only: PSNR against the true picture inside the mask, at most 99"),
     "truth_psnr": Metric("dB", 1, "clay only: PSNR against the true picture, at most 99"),
     "truth_if": Metric("", 1, "clay only: 1 - LPIPS against the true picture"),
 }

@@ -62,7 +62,8 @@ def test_every_key_is_there_with_a_number_a_list_or_nothing_and_json_takes_it(ju
     assert list(figures) == list(score.METRICS)
     assert {key for key, value in figures.items() if value is None} == {
         *("if", "if_inside", "if_outside"),
-        *("oracle_distance", "moved", "oracle_residual", "truth_psnr", "truth_if"),
+        *("success", "gone", "oracle_distance", "moved", "oracle_residual", "residual_inside"),
+        *("psnr_inside", "truth_psnr", "truth_if"),
     }
     assert {type(value) for value in figures.values()} == {float, int, list, type(None)}
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
