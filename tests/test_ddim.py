@@ -153,6 +153,7 @@ def test_a_move_to_no_noise_gives_the_picture_and_to_full_noise_the_noise():
     z = abar.sqrt() * z0 + (1 - abar).sqrt() * eps
 
     assert torch.allclose(ddim.ddim_move(z, eps, abar, torch.tensor(1.0)), z0, atol=1e-5)
+    assert torch.allclose(ddim.predicted_x0(z, eps, abar), z0, atol=1e-5)
     assert torch.allclose(ddim.ddim_move(z, eps, abar, torch.tensor(0.0)), eps, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from dragnb.drag import DragState
 from dragnb.errors import InputError
@@ -27,6 +27,7 @@ FPS = 10
 # seconds that the last frame of a film stays
 HOLD = 1.5
 FILM_SIDE = 512  # pixels
+MARKS = [ImageColor.getrgb(name) for name in (HANDLE, TARGET, STAR, "white", "black")]
 
 
 def jpeg(image: np.ndarray, side: int = LONGEST) -> bytes:
@@ -102,11 +103,22 @@ def curve(values, at: int, label: str, width: int = 320, height: int = 90) -> st
 def save_gif(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS) -> Path:
     """Pictures, uint8 (h, w, 3), as an animated GIF that starts over after holding the last."""
     pictures = [_small(frame) for frame in frames]
+    palette = _palette(pictures)
+    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [round(1000 * HOLD)]
     with writing(path) as temp:
         options = dict(save_all=True, append_images=pictures[1:], duration=durations, loop=0)
         pictures[0].save(temp, "GIF", **options)
     return Path(path)
+
+
+def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
+    """A GIF's 256 colours for a whole film: those of the marks, which are few pixels, and the film's own."""
+    sample = np.concatenate([np.asarray(picture)[::4, ::4].reshape(1, -1, 3) for picture in pictures], axis=1)
+    own = Image.fromarray(sample).quantize(256 - len(MARKS)).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*np.ravel(MARKS).tolist(), *own])
+    return palette
 
 
 def save_mp4(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS) -> Path:
@@ -125,7 +137,20 @@ def save_mp4(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float =
             writer.send(None)
             for picture in pictures:
                 writer.send(picture.tobytes())
+        _require_frames(temp, len(pictures))
     return Path(path)
+
+
+def _require_frames(path: Path, n: int) -> None:
+    """Raise OSError unless a film has n frames: the encoder does not say whether it could write them."""
+    import imageio_ffmpeg
+
+    try:
+        count, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError:
+        count = 0
+    if count != n:
+        raise OSError(f"{count} of {n} frames were written; is the disk full?")
 
 
 def _small(frame: np.ndarray) -> Image.Image:

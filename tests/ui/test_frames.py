@@ -100,6 +100,40 @@ def test_an_mp4_is_one_also_for_odd_sizes(pictures, tmp_path, caplog):
     assert "divisible" not in caplog.text, "imageio would stretch them, and warn into the notebook"
 
 
+@pytest.mark.parametrize("limit", [["-frames:v", "3"], ["-f", "null"]], ids=["part of it", "nothing"])
+def test_a_film_that_the_encoder_could_not_write_whole_replaces_none(pictures, tmp_path, monkeypatch, limit):
+    """The encoder stops early or writes nothing, as on a full disk, and says so nowhere."""
+    ffmpeg = pytest.importorskip(
+        "imageio_ffmpeg", reason="imageio-ffmpeg is missing: pip install 'dragnb[video]'"
+    )
+    path, write = tmp_path / "way.mp4", ffmpeg.write_frames
+    path.write_bytes(b"good")
+
+    def limited(*args, output_params, **kwargs):
+        return write(*args, output_params=output_params + limit, **kwargs)
+
+    monkeypatch.setattr(ffmpeg, "write_frames", limited)
+    with pytest.raises(InputError, match=r"way.mp4 cannot be written \(\d+ of 19 frames"):
+        frames.save_mp4(path, pictures)
+    assert path.read_bytes() == b"good" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_marks_keep_their_colours_in_a_gif(tmp_path):
+    """They are few pixels of a colourful picture, of which a palette of the commonest colours knows nothing."""
+    x, y = np.meshgrid(np.linspace(0, 255, 256), np.linspace(0, 255, 256))
+    picture = np.stack([x / 3, y, (x + y) / 4], axis=2).astype(np.uint8)
+    tracks, target = np.array([[[60.0, 80.0]], [[100.0, 80.0]], [[140.0, 80.0]]]), np.array([[200.0, 180.0]])
+    film = [frames.marked(picture, tracks[: k + 1], target) for k in range(3)]
+    with Image.open(frames.save_gif(tmp_path / "way.gif", film)) as gif:
+        for k in range(3):
+            gif.seek(k)
+            shown = np.asarray(gif.convert("RGB")).astype(int)
+            for xy in (tracks[0, 0], tracks[k, 0], target[0]):
+                at = tuple((np.round((xy + 0.5) * 2)).astype(int)[::-1])
+                assert np.abs(shown[at] - film[k][at]).max() <= 40
+            assert np.abs(shown - film[k]).mean() < 8, "and the picture its own"
+
+
 def test_a_missing_encoder_says_what_to_install(pictures, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(InputError, match=r"pip install 'dragnb\[video\]'; or save a GIF"):
