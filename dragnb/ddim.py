@@ -91,8 +91,12 @@ def ddim_move(z: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Ten
     Sampling raises abar, inversion lowers it: there is no second formula.
     With one fixed eps the move is exactly undone by the move back (DDIM, eq. 12).
     """
-    z0 = (z - (1 - abar_from).sqrt() * eps) / abar_from.sqrt()
-    return abar_to.sqrt() * z0 + (1 - abar_to).sqrt() * eps
+    return abar_to.sqrt() * predicted_x0(z, eps, abar_from) + (1 - abar_to).sqrt() * eps
+
+
+def predicted_x0(z: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
+    """The clean latent that `z`, at signal fraction `abar`, comes from if all the noise in it is `eps`."""
+    return (z - (1 - abar).sqrt() * eps) / abar.sqrt()
 
 
 def to_eps(out: Tensor, z: Tensor, abar: Tensor, prediction_type: str) -> Tensor:

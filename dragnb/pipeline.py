@@ -9,7 +9,6 @@ of its module tree, so an edit may be left half-way, and two may run side by sid
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,18 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import dragnb
 from dragnb import attention, ddim, drag, features, lora, methods, sd
 from dragnb.config import PAPER, Settings, suited_settings
 from dragnb.errors import InputError
 from dragnb.geometry import Frame
-from dragnb.store import Store
+from dragnb.store import Store, versions
 from dragnb.task import DragTask
 
-LIBRARIES = ("torch", "diffusers", "peft", "transformers")
 LOWER_MEMORY = "`side` or lora_batch, or load the model with dtype='fp16'"
-REFERENCE_ON_DISK = 256 * 2**20  # bytes; a larger reference is recorded again by a new process
-_last_reference: dict[str, dict[str, Tensor]] = {}  # the one kept in memory, by its key
 
 
 @dataclass(frozen=True)
@@ -136,9 +131,8 @@ class Prepared:
         return self.frame.from_canvas(sd.decode(self.model, z0))
 
     def clean(self, z: Tensor, eps: Tensor, t: int) -> Tensor:
-        """The predicted x0: the clean latent that `z` at timestep t comes from if all the noise in it is `eps`."""
-        abar = ddim.abar_at(self.model.abar, t)
-        return ddim.ddim_move(z, eps, abar, abar.new_ones(()))
+        """`ddim.predicted_x0` of a latent at timestep t."""
+        return ddim.predicted_x0(z, eps, ddim.abar_at(self.model.abar, t))
 
     @torch.no_grad()
     def preview(self, state: drag.DragState) -> tuple[np.ndarray, features.FeatureMap]:
@@ -204,16 +198,6 @@ class Result:
     def light(self) -> Result:
         """A copy without model and reference, which may take a gigabyte: to keep many."""
         return replace(self, prepared=None)
-
-
-def versions() -> dict[str, str]:
-    """Of this package and of the libraries that decide what comes out."""
-    return {"dragnb": dragnb.__version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
-def forget() -> None:
-    """Let go of the reference kept in memory, as a new process would begin."""
-    _last_reference.clear()
 
 
 class _Clock:
@@ -319,21 +303,12 @@ def _kept(store: Store, key: str, work: Callable, clock: _Clock):
     No lock is held, since the caller may let any amount of time pass between events: two processes may do the same
     work at once, and each writes a whole file.
     """
-    stage = clock.stage
-    tensors = _last_reference.get(key)
-    if tensors is None and store.has(stage, key):
-        tensors = store.get(stage, key)
+    tensors = store.get(clock.stage, key)
     if tensors is not None:
         yield clock.event(1, 1, cached=True)
         return tensors
     tensors = yield from work()
-    large = False
-    if stage == "reference":
-        _last_reference.clear()
-        _last_reference[key] = tensors
-        large = sum(x.numel() * x.element_size() for x in tensors.values()) > REFERENCE_ON_DISK
-    if not large:
-        store.put(stage, key, tensors)
+    store.put(clock.stage, key, tensors)
     return tensors
 
 

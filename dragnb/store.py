@@ -1,12 +1,13 @@
 """The stage cache: tensors on disk, under the hash of everything they depend on.
 
 A file appears whole or not at all, writers of one key do not disturb each other, and a cache that cannot be written
-costs time, never the work.
+costs time, never the work. The last value that is too large for the disk is kept in memory instead.
 """
 
 import contextlib
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -26,10 +27,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+import dragnb
 from dragnb.errors import InputError
 
+LIBRARIES = ("torch", "diffusers", "peft", "transformers")
 FORMAT = 2  # part of every key: raise it when what is stored, or how a key is made, changes
 VARIABLE = "DRAGNB_CACHE"
+LARGE = 256 * 2**20  # bytes; what is larger stays in memory, and is made again by a new process
+_last_large: dict[tuple[str, str], dict[str, Tensor]] = {}  # by kind and key, at most one
 HOST = re.sub(r"\W", "_", platform.node())  # a folder may be shared, and process ids are a machine's own
 
 
@@ -42,6 +47,16 @@ def cache_dir() -> Path:
         if folder.is_absolute():
             return folder
     return Path(tempfile.gettempdir()) / "dragnb"
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of the libraries that decide what comes out: a part of every stage's key."""
+    return {"dragnb": dragnb.__version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def forget() -> None:
+    """Let go of the value kept in memory, as a new process would begin."""
+    _last_large.clear()
 
 
 @contextlib.contextmanager
@@ -113,12 +128,10 @@ class Store:
     def path(self, kind: str, key: str) -> Path:
         return self.root / kind / f"{key}.safetensors"
 
-    def has(self, kind: str, key: str) -> bool:
-        """Is there a file under this key? It may still turn out broken; `get` tells."""
-        return self.path(kind, key).is_file()
-
     def get(self, kind: str, key: str) -> dict[str, Tensor] | None:
-        """The tensors under this key, on the CPU; None where there are none or they are damaged."""
+        """The tensors under this key, on the CPU but for large ones; None where there are none or they are damaged."""
+        if (kind, key) in _last_large:
+            return _last_large[kind, key]
         path = self.path(kind, key)
         try:
             return safetensors.torch.load(path.read_bytes())
@@ -129,7 +142,14 @@ class Store:
             return None
 
     def put(self, kind: str, key: str, tensors: dict[str, Tensor]) -> bool:
-        """Keep the tensors; False, with one warning per store, where the disk is full or read-only."""
+        """Keep the tensors; False, with one warning per store, where the disk is full or read-only.
+
+        Of those over LARGE only the last are kept, in memory, where they are.
+        """
+        if sum(x.nbytes for x in tensors.values()) > LARGE:
+            _last_large.clear()
+            _last_large[kind, key] = tensors
+            return True
         path = self.path(kind, key)
         try:
             _sweep(path.parent)

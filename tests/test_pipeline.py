@@ -7,17 +7,11 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from dragnb import config, features, metrics, pipeline, sd, task
+from dragnb import config, features, metrics, pipeline, sd, store, task
 from dragnb.errors import InputError
 from dragnb.store import Store
 
 KEPT = {"encode", "finetune", "invert", "reference"}
-
-
-@pytest.fixture(autouse=True)
-def nothing_in_memory():
-    """The last reference is kept in memory too; each test starts without it."""
-    pipeline.forget()
 
 
 def stages(events):
@@ -61,7 +55,6 @@ def test_a_second_drag_repeats_the_drag_and_what_follows_only(smoke, drag_task, 
 
     assert again.from_cache == KEPT
     assert {e.stage for e in events if e.cached} == KEPT
-    pipeline.forget()
     fresh = pipeline.edit(other, smoke, quick, Store(cache.root.parent / "other"))
     assert not fresh.from_cache
     np.testing.assert_array_equal(again.image, fresh.image, err_msg="cached and fresh must be one result")
@@ -216,7 +209,6 @@ def test_a_torn_cache_file_is_made_anew(smoke, drag_task, quick, cache):
     first = pipeline.edit(drag_task, smoke, quick, cache)
     for file in cache.root.glob("*/*.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
-    pipeline.forget()
     with pytest.warns(UserWarning, match="made anew"):
         again = pipeline.edit(drag_task, smoke, quick, cache)
     np.testing.assert_array_equal(first.image, again.image)
@@ -230,11 +222,16 @@ def test_a_cache_that_cannot_be_written_costs_no_result(smoke, drag_task, quick,
 
 
 def test_a_reference_too_large_for_the_disk_stays_at_hand(smoke, drag_task, quick, cache, monkeypatch):
-    monkeypatch.setattr(pipeline, "REFERENCE_ON_DISK", 10)
+    pipeline.prepare(drag_task, smoke, quick, cache)
+    (file,) = cache.root.glob("reference/*.safetensors")
+    others = max(f.stat().st_size for f in cache.root.glob("*/*.safetensors") if f.parent.name != "reference")
+    assert file.stat().st_size > others, "it is the largest of what is kept"
+    file.unlink()
+    monkeypatch.setattr(store, "LARGE", others)
     pipeline.prepare(drag_task, smoke, quick, cache)
     assert not list(cache.root.glob("reference/*.safetensors"))
     assert pipeline.prepare(drag_task, smoke, quick, cache).from_cache == KEPT
-    pipeline.forget()
+    store.forget()
     assert pipeline.prepare(drag_task, smoke, quick, cache).from_cache == KEPT - {"reference"}
 
 

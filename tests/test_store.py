@@ -32,13 +32,27 @@ def cache(tmp_path):
 
 def test_what_is_kept_is_there_the_next_time(cache):
     key = cache.key(picture="cat")
-    assert not cache.has("latents", key) and cache.get("latents", key) is None
+    assert cache.get("latents", key) is None
 
     assert cache.put("latents", key, Z)
 
     assert torch.equal(Store(cache.root).get("latents", key)["z"], Z["z"])
-    assert cache.has("latents", key) and cache.path("latents", key).is_file()
-    assert not cache.has("features", key), "of one kind only"
+    assert cache.path("latents", key).is_file()
+    assert cache.get("features", key) is None, "of one kind only"
+
+
+def test_what_is_too_large_for_the_disk_stays_in_memory_until_the_next_such(cache, monkeypatch):
+    monkeypatch.setattr(store, "LARGE", 20)
+    assert cache.put("latents", "a", Z) and not cache.path("latents", "a").exists()
+    assert Store(cache.root).get("latents", "a")["z"] is Z["z"], "for every store of this process"
+    assert cache.get("features", "a") is None, "of one kind only"
+
+    cache.put("latents", "small", {"z": Z["z"][:1]})
+    assert cache.path("latents", "small").is_file() and cache.get("latents", "a") is not None
+    cache.put("latents", "b", Z)
+    assert cache.get("latents", "a") is None and cache.get("latents", "b") is not None
+    store.forget()
+    assert cache.get("latents", "b") is None
 
 
 def test_every_dtype_comes_back_as_it_went_detached_and_on_the_cpu(cache):
@@ -167,7 +181,7 @@ def test_a_full_or_read_only_disk_is_a_warning_and_leaves_no_scraps(cache, monke
     with pytest.warns(UserWarning, match=os.strerror(reason)):
         assert not cache.put("z", "k", Z)
 
-    assert not cache.has("z", "k")
+    assert cache.get("z", "k") is None
     assert list(cache.root.rglob("*.tmp")) == []
 
 
@@ -224,7 +238,7 @@ def test_a_process_killed_while_writing_leaves_no_torn_file_and_its_scraps_are_s
     elsewhere = scrap.with_name(scrap.name.replace(store.HOST, store.HOST + "_2"))
     elsewhere.touch()
 
-    assert not cache.has("z", "k")
+    assert cache.get("z", "k") is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert cache.put("z", "k", Z)

@@ -31,7 +31,7 @@ from dragnb.metrics.tables import (
     points,
     summarise,
 )
-from dragnb.pipeline import versions
+from dragnb.store import versions
 from dragnb.task import DragTask, check_image
 
 __all__ = [

@@ -30,8 +30,7 @@ from pathlib import Path
 from dragnb import checkpoints, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.pipeline import versions
-from dragnb.store import Store
+from dragnb.store import Store, versions
 from dragnb.sweep import records, workers
 from dragnb.sweep.records import about, code, describe, picture_path, read
 from dragnb.sweep.trial import Plan, Unit, seed_of

@@ -21,8 +21,7 @@ import torch
 from dragnb import pipeline, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.pipeline import versions
-from dragnb.store import Store
+from dragnb.store import Store, versions
 from dragnb.sweep.records import WORK
 from dragnb.task import DragTask
 

@@ -294,7 +294,6 @@ STAGE_STEPS = {
 
 
 def test_the_steps_of_each_stage_are_those_that_a_run_reports(smoke, quick, cache, drag_task):
-    pipeline.forget()
     session = Session(smoke, quick.replace(stop=0.0), cache)
     session.run(drag_task)
     assert session.wait(PATIENCE)

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
 
-from dragnb import config, pipeline
+from dragnb import config
 from dragnb.errors import InputError
 from dragnb.pipeline import Event
 from dragnb.store import Store
@@ -209,7 +209,6 @@ def test_what_the_settings_mean_for_the_picks_is_said_beside_the_canvas_as_one_t
 
 
 def test_what_run_takes_is_said_beside_the_canvas_once_a_drag_was_made(drag_task, smoke, quick, tmp_path):
-    pipeline.forget()
     studio = Studio(drag_task, smoke, quick, store=Store(tmp_path))
     text = studio.picker.panel.text
     assert "about" not in text.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 
 from dragnb import pipeline
-from dragnb.store import Store
+from dragnb.store import Store, forget
 from tools.speed.meter import Meter
 
 
@@ -19,7 +19,7 @@ def run(task, model, settings, side, meter: Meter, store: Store):
 
 def first_and_repeat(task, again, model, settings, side, flops=False):
     """Costs of an edit on an empty cache, and of a second drag (`again`) on the same picture: two dicts by stage."""
-    pipeline.forget()  # the reference that a run before this one left at hand
+    forget()  # the reference that a run before this one left at hand
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         with Meter(model, flops) as first:
