@@ -53,7 +53,8 @@ def test_a_short_edit_at_256_pixels_runs_to_its_end(model, cache):
 
     assert result.image.shape == (256, 256, 3) and not result.interrupted
     assert len(result.states) == 3 and all(np.isfinite(result.losses))
-    assert pipeline.edit(one, model, settings, cache, side=256).from_cache == {"encode", "finetune", "invert"}
+    kept = pipeline.edit(one, model, settings, cache, side=256).from_cache
+    assert kept == {"encode", "finetune", "invert", "reference"}
 
 
 def test_a_single_file_in_the_original_names_is_the_same_model(model, folder, tmp_path, request):

@@ -303,7 +303,7 @@ def test_the_cards_figures_and_pictures_come_from_one_sweep(smoke_folder, quick,
 
 def test_a_sweep_for_the_card_with_a_failure_is_no_card(smoke_folder, quick, tmp_path, monkeypatch):
     shutil.copytree(smoke_folder, tmp_path / "model")
-    monkeypatch.setattr(model_card.dift, "CLAY", model_card.dift.Place(81, 9))
+    monkeypatch.setattr(model_card, "PLACE", (81, 9))
 
     with pytest.raises(SystemExit, match="cat-turn-810000 / full: InputError: block = 9"):
         model_card.measure(tmp_path / "model", tmp_path / "sweep", quick, count=1, pictures=1, jobs=1)

@@ -25,8 +25,7 @@ from dragnb.clay.scene import KINDS, sample
 from dragnb.clay.tasks import tasks
 from dragnb.clay.training.data import HELDOUT_SEED
 from dragnb.clay.training.measure import autoencoder_psnr, reconstruct
-from dragnb.config import profile
-from dragnb.metrics import dift
+from dragnb.config import profile, suited
 from dragnb.metrics.judge import Judge
 from dragnb.sweep import grids
 
@@ -38,6 +37,7 @@ NAMES = {
     "rest_psnr": "picture off the mask after the edit, median PSNR against the original (dB)",
 }
 FULL, BACK = "full", "there and back"
+PLACE = suited("clay").t, suited("clay").block  # the folder is the bundled model's, by whatever path
 DATA = "held-out clay tasks"
 COLUMNS = "category way moved oracle_distance rest_psnr roundtrip_psnr truth_psnr seconds".split()
 BESIDE = 3  # edits in a row of edits.png
@@ -52,7 +52,7 @@ def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int)
     entries = [Entry(clay.seed, clay.kind, clay.edit, pairs=1) for clay in tasks(count)]
     methods = grids.methods(base)
     settings, model = {name: methods[name] for name in (FULL, BACK)}, str(folder)
-    judge = Judge(model, dift.CLAY.t, dift.CLAY.block, fidelity=False, variants=False)
+    judge = Judge(model, *PLACE, fidelity=False, variants=False)
     place = sweep.folder(out, settings, model, judge, data=DATA)
     for progress in sweep.run(entries, settings, place, model, judge, jobs=jobs, keep=True, data=DATA):
         print(progress, flush=True)
