@@ -168,8 +168,8 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
             param.grad = grad / scale if scale != 1 else grad
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        found, enough = score(step) if score else (None, False)
-        yield LoraState(step, value, found, enough or step == settings.lora_steps)
+        scored, enough = score(step) if score else (None, False)
+        yield LoraState(step, value, scored, enough or step == settings.lora_steps)
         if enough:
             return
 
@@ -187,19 +187,15 @@ def _named(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _deltas(model: sd.Model, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """up @ down in float32 by the name of the U-Net parameter it is added to; checks names and shapes."""
-    shapes = {name: p.shape for name, p in model.unet.named_parameters()}
-    deltas = {}
-    for key, down in weights.items():
-        if not key.endswith(DOWN):
-            continue
-        layer = key.removesuffix(DOWN)
+    shapes, deltas = {name: p.shape for name, p in model.unet.named_parameters()}, {}
+    for layer in (name.removesuffix(DOWN) for name in weights if name.endswith(DOWN)):
+        # a convolution's down has the kernel, its up is 1 x 1
+        up, down = (weights[layer + half].float().flatten(1) for half in (UP, DOWN))
         name = layer.removeprefix(PREFIX) + ".weight"
         shape = shapes.get(name)
-        # a convolution's down has the kernel, its up is 1 x 1
-        up, down = weights[layer + UP].float().flatten(1), down.float().flatten(1)
         if shape is None or (*up.shape, *down.shape) != (shape[0], len(down), len(down), shape[1:].numel()):
             raise InputError(
-                f"LoRA: {key} does not fit this model ({name}: {shape}); it was made for another one"
+                f"LoRA: {layer} does not fit this model ({name}: {shape}); it was made for another one"
             )
         deltas[name] = (up @ down).view(shape)
     return deltas

@@ -291,9 +291,8 @@ def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int 
         rows = dict((yield from kept("reference", lambda: _record(part, clock))))
         back = rows.pop("back").to(model.device)
         # of a model that saves memory, each layer fetches its own rows when it needs them
-        place = "cpu" if model.low_memory else model.device
-        rows = {name: x.to(place) for name, x in rows.items()}
-        part = replace(part, back=back, kv=attention.ReferenceKV.from_dict(rows))
+        kv = attention.ReferenceKV.from_dict(rows, "cpu" if model.low_memory else model.device)
+        part = replace(part, back=back, kv=kv)
     return replace(part, from_cache=frozenset(clock.from_cache))
 
 
