@@ -8,7 +8,7 @@ import pytest
 from driver import PATIENCE, ROOT, SHOTS, free_port, keep, served
 from PIL import Image
 
-from dragnb.pipeline import STAGES
+from dragnb.config import STAGES
 
 pytestmark = pytest.mark.browser
 
@@ -103,7 +103,7 @@ def test_a_first_drag_is_picked_run_and_exported_with_three_cells(notebook, lab)
     page.button("picture")
     page.until(lambda: (lab["root"] / "exports" / "drag-1.png").exists())
     print(f"\na first drag, from the first click to the exported picture: {time.monotonic() - begin:.0f} s")
-    keep("studio", filmed[max(at for at in filmed if at[0] == STAGES.index("drag") + 1)])
+    keep("studio", filmed[max(at for at in filmed if at[0] == list(STAGES).index("drag") + 1)])
     keep("studio", *film)
     assert not page.errors
 
