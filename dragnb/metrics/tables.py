@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -103,9 +104,14 @@ def _interval(value: float, sample: np.ndarray, statistic, level, draws, seed) -
     """The percentile interval of a statistic of a sample; draws in which it is NaN are left out."""
     if math.isnan(value) or len(sample) == 1:
         return Interval(value, value, value)
-    drawn = scipy.stats.bootstrap(
-        (sample,), statistic, n_resamples=draws, method="percentile", random_state=np.random.default_rng(seed)
-    ).bootstrap_distribution
+    rng = np.random.default_rng(seed)
+    with (
+        warnings.catch_warnings()
+    ):  # scipy warns of its own interval, which is not taken, where a draw is NaN
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        drawn = scipy.stats.bootstrap(
+            (sample,), statistic, n_resamples=draws, method="percentile", random_state=rng
+        ).bootstrap_distribution
     return Interval(value, *map(float, np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])))
 
 
