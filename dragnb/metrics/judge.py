@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dragnb import metrics
+from dragnb.config import suited
 from dragnb.errors import InputError, did_you_mean
 from dragnb.metrics import dift, lpips
 from dragnb.metrics.tables import (
@@ -59,7 +60,7 @@ _maps: OrderedDict[tuple, object] = OrderedDict()
 
 def default_matcher(model: str) -> str:
     """Whose features suit the edits of a model: "clay" for the bundled one, "sd21", as published, for any other."""
-    return "clay" if model == "clay" else "sd21"
+    return suited(model).matcher
 
 
 @dataclass(frozen=True)
