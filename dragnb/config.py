@@ -72,6 +72,13 @@ class Settings:
     )
     seed: int = number(42, 0, MAX_SEED, "finetune", "decides all that is random: the fine-tune")
 
+    fit: str = one_of(
+        "longer",
+        ("longer", "width", "native"),
+        "encode",
+        "what `side` is of the picture: longer side, width, nothing",
+    )
+
     steps: int = number(50, 1, 500, "invert", "DDIM steps of the whole schedule; divides 1000")
     strength: float = number(0.7, 0.0, 1.0, "invert", "part of the schedule that is inverted")
     guidance: float = number(1.0, 0, 50, "invert", "classifier-free guidance; 1 is off")
@@ -87,6 +94,18 @@ class Settings:
     mask_on: str = one_of("prev", ("prev", "now"), "drag", "mask term on z one step denoised, or on z")
     supersample: float = number(0.5, 0.0, 1.0, "drag", "side of the feature map / side of the picture")
     stop: float = number(1.0, 0, 64, "drag", "'reached': this near, in cells of that map")
+    between: str = one_of(
+        "own", ("own", "fine"), "drag", "whose cells are mixed between cells: the U-Net's own, or that map's"
+    )
+    points: str = one_of(
+        "fractional", ("fractional", "rounded"), "drag", "points as they are, or whole cells"
+    )
+    mask_cells: str = one_of(
+        "touch",
+        ("touch", "nearest"),
+        "drag",
+        "a cell is free if the mask touches it, or at its nearest pixel",
+    )
 
     reference: bool = one_of(True, (True, False), "reference", "reference-latent-control (§3.4)")
     ref_blocks: tuple[int, ...] = one_of(
@@ -190,11 +209,18 @@ def known_only(names, kind=Settings) -> None:
 
 
 # The paper's text leaves the size of the feature map open; all profiles read it at half the picture's side.
+# "reference" is held to numbers that the public code computed (tests/test_parity.py). Three things still differ there:
+# it draws the fine-tune's noise from another stream, it trains on random 512 x 512 crops of a picture that is no square
+# (here: on the whole picture), and it cuts the picture's values down to whole ones (here: they are rounded).
 PROFILES = {
     "paper": {"motion_norm": "sum"},
     "reference": {
         "lora_targets": ("to_q", "to_k", "to_v", "to_out.0"),
+        "fit": "width",
         "stop": 2.0,
+        "between": "fine",
+        "points": "rounded",
+        "mask_cells": "nearest",
         "ref_blocks": (2, 3),
     },
     "fast": {"mask_on": "now", "lora_stop": 0.015},

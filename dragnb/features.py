@@ -6,7 +6,7 @@ Blocks carry the paper's numbers: 1 to 4 are the outputs of up_blocks[0] to [3],
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,22 +72,35 @@ def upsample(feat: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
 class FeatureMap:
     """The U-Net's own map, read as if it were enlarged to `hw` cells; the larger map itself is never made.
 
-    cells  (1, c, h, w)
-    hw     rows and columns in which points are counted
+    cells    (1, c, h, w)
+    hw       rows and columns in which points are counted
+    between  what is mixed at a place between whole cells of `hw`: "own", the U-Net's cells around it; "fine", the four
+             cells of the enlarged map around it, as the public code does. On whole cells both are the same.
     """
 
     cells: torch.Tensor
     hw: tuple[int, int]
+    between: str = "own"
+
+    def __post_init__(self):
+        if self.between not in ("own", "fine"):
+            raise InputError(
+                f"between = {self.between!r}: use 'own' (the U-Net's cells) or 'fine' (the map's)"
+            )
 
     def read(self, yx: torch.Tensor) -> torch.Tensor:
         """Features at points (..., 2) -> (..., c).
 
-        The map is read as the continuous bilinear interpolant of `cells`: on whole cells of `hw` that is
-        `upsample(cells, hw)` exactly, and between them the interpolation stays that of the U-Net's own cells. Points
+        On whole cells of `hw` that is `upsample(cells, hw)` exactly; between them it is what `between` says. Points
         outside are moved to the border cell. Gradients flow to `cells`, deterministically.
         """
+        yx = self.inside(yx)
+        return self._read_own(yx) if self.between == "own" else geometry.mix_corners(self._read_own, yx)
+
+    def _read_own(self, yx: torch.Tensor) -> torch.Tensor:
+        """The continuous bilinear interpolant of `cells` at points on the map."""
         ratio = yx.new_tensor([n / m for n, m in zip(self.cells.shape[-2:], self.hw, strict=True)])
-        return geometry.sample_bilinear(self.cells, (self.inside(yx) + 0.5) * ratio - 0.5)
+        return geometry.sample_bilinear(self.cells, (yx + 0.5) * ratio - 0.5)
 
     def inside(self, yx: torch.Tensor) -> torch.Tensor:
         """Points moved to the nearest place on the map."""
@@ -96,7 +109,7 @@ class FeatureMap:
     def detach(self, copy: bool = False) -> FeatureMap:
         """The same map without gradient; with `copy`, in memory of its own."""
         cells = self.cells.detach()
-        return FeatureMap(cells.clone() if copy else cells, self.hw)
+        return replace(self, cells=cells.clone() if copy else cells)
 
 
 def as_map(feat: FeatureMap | torch.Tensor) -> FeatureMap:

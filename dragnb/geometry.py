@@ -1,12 +1,13 @@
 """The only coordinate converter: picture pixels, the model's canvas, and feature cells. And the plain pixel warp.
 
-A picture of any size is scaled (never cropped) onto a canvas whose sides are multiples of 64 and padded right
-and below with its own edge. `_xy` are picture pixels, x right and y down, the centre of the top left pixel
-at (0, 0). `_yx` are cells of a map laid over the canvas, the centre of its first cell at (0, 0): half-pixel
-exact, torch's align_corners=False.
+A picture of any size is scaled (never cropped) onto a canvas: one whose sides are multiples of 64, padded right and
+below with its own edge, or one of just its own size. `_xy` are picture pixels, x right and y down, the centre of the
+top left pixel at (0, 0). `_yx` are cells of a map laid over the canvas, the centre of its first cell at (0, 0):
+half-pixel exact, torch's align_corners=False.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ from torch.nn import functional
 
 from dragnb.errors import InputError
 
+CELL = 8  # pixels of the canvas, a side, that one cell of the latent stands for
 MULTIPLE = 64  # canvas sides: 8 of the VAE times 8 of the U-Net
+FITS = ("longer", "width", "native")
 TOUCH = 1e-6  # overlaps thinner than this, in pixels, are rounding
 
 
@@ -34,16 +37,31 @@ class Frame:
     canvas_height: int
 
     @classmethod
-    def fit(cls, width: int, height: int, side: int = 512) -> "Frame":
-        """The frame that scales the picture's longer side to `side`, a multiple of 64.
+    def fit(cls, width: int, height: int, side: int = 512, fit: str = "longer") -> "Frame":
+        """The frame of a picture; one of side x side is carried unchanged to the bit.
 
-        A picture of side x side is carried unchanged to the bit. Raises InputError for impossible sizes.
+        fit  "longer": its longer side becomes `side`, a multiple of 64, and it is padded to multiples of 64
+             "width": its width becomes `side`, its height follows, cut down to whole pixels, and nothing is padded; as
+             the public code has it, whose latent has height // 8 rows
+             "native": the picture as it is, whatever `side` says; DragBench's are 512 wide, so here both are one
+
+        Raises InputError for impossible sizes.
         """
+        if fit not in FITS:
+            raise InputError(f"fit = {fit!r} is not one of {', '.join(map(repr, FITS))}")
+        if min(width, height) < 1:
+            raise InputError(f"a picture of {width}×{height} pixels has no content")
+        if fit != "longer":
+            inner = (width, height) if fit == "native" else (side, int(side * height / width))
+            if min(inner) < CELL:
+                raise InputError(
+                    f"fit = {fit!r} makes the picture {inner[0]}×{inner[1]} pixels, less than one cell of the latent "
+                    f"({CELL}); use fit = 'longer', or a larger side"
+                )
+            return cls(width, height, *inner, *inner)
         if side < MULTIPLE or side % MULTIPLE:
             near = max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)
             raise InputError(f"side = {side} is not a positive multiple of {MULTIPLE}; use {near}")
-        if min(width, height) < 1:
-            raise InputError(f"a picture of {width}×{height} pixels has no content")
         scale = side / max(width, height)
         inner = [max(1, round(width * scale)), max(1, round(height * scale))]
         canvas = [math.ceil(n / MULTIPLE) * MULTIPLE for n in inner]
@@ -59,34 +77,63 @@ class Frame:
 
     def from_canvas(self, x: Tensor) -> np.ndarray:
         """(1, 3, canvas_height, canvas_width) in [-1, 1], clipped -> uint8 (height, width, 3): the way
-        back, to the picture's own size."""
-        if tuple(x.shape) != (1, 3, self.canvas_height, self.canvas_width):
-            want = f"(1, 3, {self.canvas_height}, {self.canvas_width})"
-            raise InputError(f"the canvas has shape {tuple(x.shape)}, not {want}")
+        back, to the picture's own size. Values are rounded; the public code cuts them down.
+
+        Of a canvas that is not whole cells, a decoder makes whole ones: these are stretched back over it.
+        """
+        want = (1, 3, self.canvas_height, self.canvas_width)
+        if tuple(x.shape) != want:
+            whole = [{n // CELL * CELL, math.ceil(n / CELL) * CELL} for n in want[2:]]
+            if x.shape[:2] != want[:2] or not all(
+                n in sides for n, sides in zip(x.shape[2:], whole, strict=True)
+            ):
+                raise InputError(f"the canvas has shape {tuple(x.shape)}, not {want}")
+            x = functional.interpolate(x.detach().float(), want[2:], mode="bilinear")
         inner = x.detach()[0, :, : self.inner_height, : self.inner_width].float().cpu()
         rgb = ((inner.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
         return _resize(rgb, self.width, self.height)
 
-    def mask_to_canvas(self, mask: np.ndarray | None, h: int, w: int) -> Tensor:
+    def mask_to_canvas(
+        self, mask: np.ndarray | None, h: int, w: int, via: tuple[int, int] | None = None
+    ) -> Tensor:
         """bool (height, width), True = editable -> float32 (1, 1, h, w) of 0 and 1 over the canvas.
 
         A cell is editable where the mask touches it at all, so that no stroke is too thin to survive; the
         padding is not. None or an empty mask frees everything: all ones.
+
+        via  the rows and columns of a map between: the mask is read as the public code reads it, by nearest pixels
+             first for that map and then for the cells. A thin stroke may vanish; a mask that vanishes whole is empty.
         """
         if mask is None or not np.any(mask):
             return torch.ones(1, 1, h, w)
         self._require("mask", mask)
+        if via is not None:
+            cells = functional.interpolate(functional.interpolate(self._nearest(mask), via), (h, w))
+            return cells if cells.any() else torch.ones(1, 1, h, w)
         rows = _overlaps(self.height, self.inner_height * h / self.canvas_height, h)
         cols = _overlaps(self.width, self.inner_width * w / self.canvas_width, w)
         touched = rows @ torch.from_numpy(np.asarray(mask) != 0).float() @ cols.T > 0
         return touched.float()[None, None]
 
-    def xy_to_yx(self, points, map_hw: tuple[int, int]) -> Tensor:
-        """(n, 2) picture pixels -> (n, 2) float32 cells (row, column) of an h x w map, clamped into it."""
+    def _nearest(self, mask: np.ndarray) -> Tensor:
+        """The mask over the canvas, (1, 1, canvas_height, canvas_width), by nearest pixels; not the padding."""
+        inner = functional.interpolate(
+            torch.from_numpy(np.asarray(mask) != 0).float()[None, None], (self.inner_height, self.inner_width)
+        )
+        pad = (0, self.canvas_width - self.inner_width, 0, self.canvas_height - self.inner_height)
+        return functional.pad(inner, pad)
+
+    def xy_to_yx(self, points, map_hw: tuple[int, int], whole: bool = False) -> Tensor:
+        """(n, 2) picture pixels -> (n, 2) float32 cells (row, column) of an h x w map, clamped into it.
+
+        With `whole` the cells are whole ones, the public code's: the pixel's number scaled and rounded half to even,
+        which is up to 3/4 of a cell of a half-size map away from the pixel's place on it.
+        """
         if isinstance(points, np.ndarray):
             points = points.copy()  # a task's may not be written to, which torch warns of
         xy = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)
-        yx = (xy.flip(1) + 0.5) * self._cells_per_pixel(map_hw) - 0.5
+        scale = self._cells_per_pixel(map_hw)
+        yx = (xy.flip(1) * scale).round() if whole else (xy.flip(1) + 0.5) * scale - 0.5
         last = torch.tensor(map_hw, dtype=torch.float64) - 1
         return torch.minimum(yx.clamp(min=0), last).float()
 
@@ -123,6 +170,19 @@ def sample_bilinear(feat: Tensor, yx: Tensor) -> Tensor:
     top = feat[0, :, y0, x0] * (1 - fx) + feat[0, :, y0, x1] * fx
     bottom = feat[0, :, y1, x0] * (1 - fx) + feat[0, :, y1, x1] * fx
     return (top * (1 - fy) + bottom * fy).movedim(0, -1)
+
+
+def mix_corners(read: Callable[[Tensor], Tensor], yx: Tensor) -> Tensor:
+    """Bilinear between whole places: `read` (..., 2) -> (..., c) is asked at the four whole corners around each `yx`.
+
+    A place on a whole row or column reads it alone, so no corner is asked for beyond it.
+    """
+    low, high = yx.detach().floor(), yx.detach().ceil()
+    (y0, x0), (y1, x1) = low.unbind(-1), high.unbind(-1)
+    fy, fx = (yx - low).split(1, dim=-1)
+    top = read(low) * (1 - fx) + read(torch.stack([y0, x1], -1)) * fx
+    bottom = read(torch.stack([y1, x0], -1)) * (1 - fx) + read(high) * fx
+    return top * (1 - fy) + bottom * fy
 
 
 def warp(task) -> np.ndarray:

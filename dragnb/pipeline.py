@@ -9,6 +9,7 @@ of its module tree, so an edit may be left half-way, and two may run side by sid
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -85,8 +86,9 @@ class Prepared:
     @property
     def map_hw(self) -> tuple[int, int]:
         """Rows and columns of the feature map in whose cells the drag's points count; at least 1 x 1."""
-        factor = self.model.factor * self.settings.supersample
-        return tuple(max(1, round(n * factor)) for n in self.z0.shape[-2:])
+        sides = self.frame.canvas_height, self.frame.canvas_width
+        # half a cell is none, as in the public code
+        return tuple(max(1, math.ceil(n * self.settings.supersample - 0.5)) for n in sides)
 
     @property
     def controlled(self) -> tuple[int, ...]:
@@ -101,12 +103,16 @@ class Prepared:
                 self.model, z, t, self.cond if cond is None else cond, (block,), stop_early=not eps
             )
         ddim.require_finite(feats[block], f"the features of block {block} at t = {t}")
-        return features.FeatureMap(feats[block], self.map_hw), noise
+        return features.FeatureMap(feats[block], self.map_hw, self.settings.between), noise
 
     def problem(self, task: DragTask, start: Start | None = None) -> drag.Problem:
         """What a drag method is given for the points and the mask of a task; `start` as in `run`."""
-        handles, targets = (self.frame.xy_to_yx(xy, self.map_hw) for xy in (task.handles, task.targets))
-        mask = None if task.free else self.frame.mask_to_canvas(task.mask, *self.z0.shape[-2:]).to(self.z0)
+        whole, via = self.settings.points == "rounded", self.map_hw
+        handles, targets = (self.frame.xy_to_yx(xy, via, whole) for xy in (task.handles, task.targets))
+        via = via if self.settings.mask_cells == "nearest" else None
+        mask = (
+            None if task.free else self.frame.mask_to_canvas(task.mask, *self.z0.shape[-2:], via).to(self.z0)
+        )
         z, ts = self.z_t, self.ts
         if start is not None:
             # only a method that drags while it denoises leaves states at lower timesteps
@@ -230,7 +236,8 @@ def run(
 
     settings  default: what suits the model (`config.suited`)
     store     where stages are kept; default: the user's cache folder
-    side      the canvas' longer side in pixels, default the model's own; lower it to save memory
+    side      the canvas' longer side in pixels (settings.fit "width": its width), default the model's own; lower it
+              to save memory
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
@@ -267,7 +274,7 @@ def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int 
     clock.begin("load")
     model = sd.load(model)
     yield clock.event(1, 1)
-    frame = Frame.fit(*task.size, side or model.side)
+    frame = Frame.fit(*task.size, side or model.side, settings.fit)
     base = {"picture": task.image, "prompt": task.prompt, "model": model.hash, "dtype": str(model.dtype)}
     base |= {"frame": frame, "versions": versions()}
 
@@ -428,7 +435,9 @@ def _record_of(task: DragTask, prepared: Prepared, states, start: Start | None) 
         "seed": prepared.settings.seed,
         "model": {"name": name, "hash": model.hash, "dtype": str(model.dtype).removeprefix("torch.")},
         "versions": versions(),
-        "side": max(frame.inner_width, frame.inner_height),
+        "side": frame.inner_width
+        if prepared.settings.fit == "width"
+        else max(frame.inner_width, frame.inner_height),
         "t": prepared.ts[0],
         "drag_steps": len(states) - 1,
         "began": start.origin if start else None,

@@ -27,6 +27,10 @@ def test_the_paper_and_its_public_code_differ_where_the_facts_say():
         "motion_norm",
         "stop",
         "ref_blocks",
+        "fit",
+        "between",
+        "points",
+        "mask_cells",
     }
     assert "to_out.0" in profile("reference").lora_targets
 
@@ -96,7 +100,7 @@ def test_a_stage_depends_on_its_own_settings_and_on_those_of_the_stages_it_needs
 
     for stage, about in STAGES.items():
         assert all(keys[need] <= keys[stage] for need in about.needs), stage
-    assert not keys["load"] and not keys["encode"]
+    assert not keys["load"] and keys["encode"] == {"fit"}
     assert keys["done"] == {f.name for f in dataclasses.fields(Settings)}, "every setting decides something"
     assert not keys["reference"] & {"lam", "method"} and not keys["drag"] & {"reference", "ref_blocks"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dragnb import features, sd
+from dragnb import features, geometry, sd
 from dragnb.errors import InputError
 
 
@@ -98,3 +98,19 @@ def test_a_map_gets_the_same_colours_alone_as_among_those_the_basis_is_of():
     colors = features.pca_colors([a, b])
     np.testing.assert_array_equal(colors(b), features.pca_rgb([a, b])[1])
     assert colors(torch.randn(1, 8, 3, 7)).shape == (3, 7, 3)
+
+
+def test_between_cells_the_enlarged_maps_own_cells_are_mixed_where_that_is_asked_for():
+    cells = torch.randn(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    whole = features.upsample(cells, (20, 28))
+    yx = torch.rand(50, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([19.0, 27.0])
+    fine = features.FeatureMap(cells, (20, 28), "fine")
+
+    assert torch.allclose(fine.read(yx), geometry.sample_bilinear(whole, yx), atol=1e-5)
+    assert torch.allclose(
+        fine.read(yx.round()), features.FeatureMap(cells, (20, 28)).read(yx.round()), atol=1e-6
+    )
+    assert not torch.allclose(fine.read(yx), features.FeatureMap(cells, (20, 28)).read(yx), atol=1e-3)
+    assert fine.detach().between == fine.detach(copy=True).between == "fine"
+    with pytest.raises(InputError, match="between"):
+        features.FeatureMap(cells, (20, 28), "both")

@@ -169,3 +169,60 @@ def test_impossible_sizes_are_named():
         frame.mask_to_canvas(np.ones((4, 4), bool), 8, 8)
     with pytest.raises(InputError, match=r"canvas has shape \(1, 3, 8, 8\)"):
         frame.from_canvas(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "inner"), [(512, 341, (512, 341)), (640, 360, (512, 288)), (90, 160, (512, 910))]
+)
+def test_a_fit_to_the_width_is_the_public_codes_size_and_pads_nothing(width, height, inner):
+    frame = Frame.fit(width, height, side=512, fit="width")
+
+    assert (frame.inner_width, frame.inner_height) == (frame.canvas_width, frame.canvas_height) == inner
+    canvas = frame.to_canvas(smooth_picture(width, height))
+    assert canvas.shape == (1, 3, inner[1], inner[0])
+    # a decoder makes whole cells of 8 pixels, which are stretched back
+    decoded = canvas[:, :, : inner[1] // 8 * 8]
+    back = frame.from_canvas(decoded)
+    assert back.shape == (height, width, 3)
+    with pytest.raises(InputError, match="canvas"):
+        frame.from_canvas(canvas[:, :, : inner[1] // 8 * 8 - 8])
+
+
+def test_a_native_fit_is_the_picture_as_it_is():
+    rgb = picture(200, 101)
+    frame = Frame.fit(200, 101, side=512, fit="native")
+
+    assert np.array_equal(frame.from_canvas(frame.to_canvas(rgb)), rgb)
+
+
+def test_fits_that_cannot_be_are_refused_by_name():
+    with pytest.raises(InputError, match="'width'"):
+        Frame.fit(10, 10, fit="widht")
+    with pytest.raises(InputError, match="longer"):
+        Frame.fit(2000, 16, side=512, fit="width")
+
+
+def test_whole_points_are_the_public_codes_pixel_number_scaled_and_rounded_half_to_even():
+    frame = Frame.fit(512, 512, side=512)
+
+    cells = frame.xy_to_yx([[100, 41], [3, 1], [511, 511]], (256, 256), whole=True)
+
+    assert cells.tolist() == [
+        [20, 50],
+        [0, 2],
+        [255, 255],
+    ]  # there the last is 256, off the map, and it crashes
+
+
+def test_a_mask_by_nearest_pixels_is_read_twice_and_may_lose_a_thin_stroke():
+    frame = Frame.fit(64, 64, side=64)
+    corner, thin, both = np.zeros((3, 64, 64), bool)
+    corner[8, 16] = thin[:, 5] = both[8, 16] = both[:, 5] = True
+
+    def cells(mask):
+        return frame.mask_to_canvas(mask, 8, 8, via=(32, 32))[0, 0]
+
+    assert cells(corner).nonzero().tolist() == [[1, 2]], "the cell's top left pixel decides"
+    assert torch.equal(cells(both), cells(corner)), "the stroke lies between the pixels that are read"
+    assert cells(thin).all(), "nothing is left of it: an empty mask, which frees everything"
+    assert frame.mask_to_canvas(thin, 8, 8)[0, 0].sum() == 8, "by touch it frees a column"

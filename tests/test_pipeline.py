@@ -319,3 +319,17 @@ def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quic
     assert bytes_kept[1] < 0.5 * bytes_kept[0]
     torch.testing.assert_close(edits[0].z, edits[1].z, atol=1e-2, rtol=1e-2)
     assert all(p.device.type == "cpu" for rows in edits[1].prepared.kv.layers.values() for p in rows.values())
+
+
+@pytest.mark.parametrize("fit", ["width", "native"])
+def test_a_picture_is_edited_at_any_height_without_padding(smoke, quick, drag_task, cache, fit):
+    settings = quick.replace(fit=fit, points="rounded", mask_cells="nearest", between="fine")
+    result = pipeline.edit(drag_task, smoke, settings, cache, side=100 if fit == "width" else None)
+    width, height = (100, 60) if fit == "width" else drag_task.size
+
+    assert result.image.shape == drag_task.image.shape
+    assert result.prepared.map_hw == (height // 2, width // 2)
+    assert (result.prepared.frame.canvas_width, result.prepared.frame.canvas_height) == (width, height)
+    problem = result.prepared.problem(drag_task)
+    assert torch.equal(problem.handles, problem.handles.round())
+    assert problem.mask.shape[-2:] == result.z.shape[-2:]

@@ -20,6 +20,7 @@ from pathlib import Path
 from dragnb import sweep
 from dragnb.config import profile, profile_names, suited_settings
 from dragnb.errors import InputError, did_you_mean
+from dragnb.geometry import FITS
 from dragnb.metrics.judge import Judge, default_matcher
 from dragnb.sweep import grids, records, report
 from dragnb.task import parse_json
@@ -122,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
         help='what each task takes of a Dask worker\'s resource "GPU"',
     )
     add("--store", help="a cache to keep; by default a sample's is deleted with its last trial")
-    add("--side", type=int, help="longer side of the canvas in pixels")
+    add("--side", type=int, help="side of the canvas in pixels: of its longer side, or what --fit says")
+    add(
+        "--fit",
+        choices=FITS,
+        help='what --side is of the picture; default: "width" on DragBench, else the settings\' own',
+    )
     add("--limit", type=int, help="only the first samples")
     add("--keep", action="store_true", help="keep the pictures")
     add("--retry-failed", action="store_true")
@@ -154,8 +160,9 @@ def _run(args) -> int:
             client = stack.enter_context(_client(args.dask))
         progress = None
         line = _Line()
+        settings = grid(args.settings, args.model, args.data == "clay")
         for progress in sweep.run(
-            samples, grid(args.settings, args.model, args.data == "clay"), args.out, args.model, judge,
+            samples, grids.fitted(settings, samples, args.fit), args.out, args.model, judge,
             jobs=args.jobs, client=client, resources={"GPU": args.gpus} if args.gpus else None,
             store=args.store, side=args.side, threads=args.threads, keep=args.keep,
             retry_failed=args.retry_failed, data=title,

@@ -69,6 +69,11 @@ class Sample:
     path: Path = field(repr=False)
     members: Members = field(repr=False)
 
+    @property
+    def of_dragbench(self) -> bool:
+        """Is this laid out as DragBench is? Its pictures are dragged at a width of 512 by the public code."""
+        return _source(self.members) in (PICKLE, INSTRUCTION)
+
     def task(self) -> DragTask:
         """The drag task. Pairs of no length are left out: DragDiffusion's loss skips a point at its target too.
 

@@ -37,6 +37,18 @@ def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
     return benchmark.samples[:limit], benchmark.problems, Path(data).resolve().name
 
 
+def fitted(settings: dict, samples, fit: str | None = None) -> dict:
+    """The grid with all its Settings at one `fit`; without one DragBench is dragged at "width", else nothing changes.
+
+    That is the size at which the public code drags DragBench: no figure stands beside a published one at another.
+    """
+    if fit is None and samples and all(getattr(sample, "of_dragbench", False) for sample in samples):
+        fit = "width"
+    if fit is None:
+        return settings
+    return {k: s.replace(fit=fit) if isinstance(s, Settings) else s for k, s in settings.items()}
+
+
 def methods(base: Settings, truth: bool = True) -> dict:
     """The methods of Fig. 8 with a floor and two ceilings, by name.
 

@@ -24,7 +24,7 @@ def notes(picks: Picks, settings: Settings | None = None, side: int | None = Non
     if picks.waiting:
         sentences.append(f"pair {len(ends) + 1} has no target yet")
     if side is not None:
-        frame = Frame.fit(*picks.size, side)
+        frame = Frame.fit(*picks.size, side, settings.fit if settings is not None else "longer")
         sentences += _on_reach(ends, frame, settings) if settings is not None else []
         sentences += _on_size(frame)
     return sentences

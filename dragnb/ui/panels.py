@@ -36,7 +36,10 @@ class SettingsPanel:
         self.models = narrow(W.Dropdown, options=MODELS + own, value="", description="model")
         self.folder = narrow(W.Text, description="which", placeholder="folder, .safetensors or owner/name")
         self.side = narrow(W.IntText, description="side, px")
-        hover(self.side, "longer side of the canvas, a multiple of 64; 0: the model's own")
+        hover(
+            self.side,
+            "longer side of the canvas, a multiple of 64 (profile reference: its width); 0: the model's own",
+        )
         self.profile = narrow(W.Dropdown, options=list(profile_names()), description="profile")
         self.numbers, self.switches = {}, {}
         for name in NUMBERS:

@@ -64,3 +64,17 @@ def test_rivals_stand_beside_the_base_the_floor_and_the_warp_each_by_its_name(ba
     assert list(found) == ["no edit", "pixel warp", "full", "gooddrag", "freedrag"]
     assert found["full"] == base and found["gooddrag"] == base.replace(drag_lr=0.02)
     assert found["no edit"] is grids.no_edit and found["pixel warp"] is grids.pixel_warp
+
+
+class FromDragBench:
+    of_dragbench = True
+
+
+def test_dragbench_is_dragged_at_the_public_codes_width_unless_another_fit_is_asked_for(base):
+    grid = {"full": base, "none": grids.no_edit}
+    samples = [FromDragBench(), FromDragBench()]
+
+    assert grids.fitted(grid, samples) == {"full": base.replace(fit="width"), "none": grids.no_edit}
+    assert grids.fitted(grid, [*samples, object()]) == grid, "a mixture is no DragBench"
+    assert grids.fitted(grid, samples, "longer") == grid
+    assert grids.fitted(grid, [object()], "native")["full"].fit == "native"
