@@ -10,6 +10,7 @@ The whole edit
     run           the same as a generator of events, one a step
     prepare       what comes before the drag and no point decides, from the cache where it is there
     denoise       walk a dragged latent down to the picture
+    generate      a picture that the model makes itself, with its latents: a drag of it needs no inversion
     Settings      every number of an edit;  profile: settings by name, with some changed
     DragTask      a picture, pairs of points, a mask, a prompt: the drag file;  read_image: a picture from a file
     load_model    a Stable Diffusion 1 or 2, or the bundled model, by name, folder, file or hub id
@@ -43,6 +44,7 @@ _HOME = {
     **dict.fromkeys(("Settings", "profile"), "config"),
     **dict.fromkeys(("DragTask", "read_image"), "task"),
     **dict.fromkeys(("Picker", "Studio"), "ui"),
+    "generate": "pipeline.generated",
     "load_model": "sd",
     "Judge": "metrics.judge",
 }

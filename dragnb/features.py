@@ -63,6 +63,26 @@ def capture(
     return feats, ddim.to_eps(out, z, ddim.abar_at(model.abar, t), model.prediction_type)
 
 
+def capture_guided(
+    model: sd.Model, z, t: int, cond, uncond, guidance: float, block: int = 3, stop_early: bool = True
+):
+    """`capture` under classifier-free guidance -> ((1, 2c, h, w) float32, guided eps or None).
+
+    One pass sees z twice, with the negative prompt `uncond` and with the prompt. Both maps count, channels beside each
+    other, the first times 1 - w and the second times w = guidance / (2 guidance - 1), as the public code weighs them
+    (the paper's App. C concatenates). guidance is above 1.
+    """
+    rows = torch.cat([uncond, cond])
+    feats, noise = capture(model, torch.cat([z, z]), t, rows, (block,), stop_early)
+    weight = guidance / (2 * guidance - 1)
+    free, told = feats[block].chunk(2)
+    feat = torch.cat([(1 - weight) * free, weight * told], dim=1)
+    if noise is None:
+        return feat, None
+    free, told = noise.chunk(2)
+    return feat, free + guidance * (told - free)
+
+
 def upsample(feat: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
     """The whole map at another size, bilinear, half-pixel centres (align_corners=False)."""
     return F.interpolate(feat, hw, mode="bilinear", align_corners=False)

@@ -24,6 +24,7 @@ from dragnb import attention, ddim, drag, features, lora, methods, sd
 from dragnb.config import PAPER, Settings, suited_settings
 from dragnb.errors import InputError
 from dragnb.geometry import Frame
+from dragnb.pipeline.generated import Generated
 from dragnb.store import Store, versions
 from dragnb.task import DragTask
 
@@ -62,6 +63,9 @@ class Prepared:
     ts          the k timesteps, most noise first; the drag is at ts[0]
     cond        (1, 77, c) the prompt
     weights     the fine-tune, by diffusers' names; empty without one
+    uncond      (1, 77, c) the negative prompt of a picture that was generated under guidance: the drag's features
+                are those of both prompts then; None: they are those of `cond` alone
+    generated   the recipe of a picture that the model made; None of any other
     kv, back    what reference control attends to, and where the reference branch ends; None without it
     from_cache  the stages that were read from disk
     """
@@ -77,6 +81,8 @@ class Prepared:
     kv: attention.ReferenceKV | None = None
     back: Tensor | None = None
     from_cache: frozenset[str] = frozenset()
+    uncond: Tensor | None = None
+    generated: dict | None = None
 
     @property
     def z_t(self) -> Tensor:
@@ -97,13 +103,18 @@ class Prepared:
 
     def look(self, z: Tensor, t: int, eps: bool = True, cond: Tensor | None = None):
         """The drag's features of a latent and the noise seen in it, (FeatureMap, eps); see `drag.Problem`."""
-        block = self.settings.block
+        block, cond = self.settings.block, self.cond if cond is None else cond
         with sd.memory_errors("the picture's side, or load the model with dtype='fp16'"):
-            feats, noise = features.capture(
-                self.model, z, t, self.cond if cond is None else cond, (block,), stop_early=not eps
-            )
-        ddim.require_finite(feats[block], f"the features of block {block} at t = {t}")
-        return features.FeatureMap(feats[block], self.map_hw, self.settings.between), noise
+            if self.uncond is None:
+                feats, noise = features.capture(self.model, z, t, cond, (block,), stop_early=not eps)
+                feat = feats[block]
+            else:
+                guidance = self.settings.guidance
+                feat, noise = features.capture_guided(
+                    self.model, z, t, cond, self.uncond, guidance, block, stop_early=not eps
+                )
+        ddim.require_finite(feat, f"the features of block {block} at t = {t}")
+        return features.FeatureMap(feat, self.map_hw, self.settings.between), noise
 
     def problem(self, task: DragTask, start: Start | None = None) -> drag.Problem:
         """What a drag method is given for the points and the mask of a task; `start` as in `run`."""
@@ -130,7 +141,8 @@ class Prepared:
 
     def eps_fn(self, cond: Tensor | None = None) -> Callable:
         """(z, t) -> eps of the fine-tuned model, as inversion and denoising ask it."""
-        return sd.eps_fn(self.model, self.cond if cond is None else cond, self.settings.guidance)
+        cond = self.cond if cond is None else cond
+        return sd.eps_fn(self.model, cond, self.settings.guidance, self.uncond)
 
     def picture(self, z0: Tensor) -> np.ndarray:
         """A clean latent as the picture, uint8 in the task's size."""
@@ -231,6 +243,7 @@ def run(
     store: Store | None = None,
     side: int | None = None,
     start: Start | None = None,
+    generated: Generated | None = None,
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
@@ -242,31 +255,44 @@ def run(
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
 
-    Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
+    generated  the task's picture was made by `generate`: the drag begins at its own latent, without fine-tune and
+              inversion. Model, side, steps and guidance are the picture's own then, whatever is said here
+
+    Guidance other than 1 steers inversion and denoising; the drag's features are those of the prompt alone, but of
+    a generated picture those of both prompts.
     Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
     that stage early and yields the best so far (`interrupted`); before the first step of the drag it is raised.
     """
+    model = model if generated is None else generated.model
     settings = suited_settings(model) if settings is None else settings
     for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
     clock = _Clock()
     with sd.memory_errors(LOWER_MEMORY):
-        clock.prepared = yield from _prepare(task, model, settings, store or Store(), side, clock)
+        clock.prepared = yield from _before(task, model, settings, store or Store(), side, clock, generated)
         yield from _finish(task, clock.prepared, start, clock)
 
 
 def prepare(
-    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None
+    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None, generated=None
 ) -> Prepared:
     """All of an edit of `task` that comes before the drag, from the cache where it is there; see `run`."""
+    model = model if generated is None else generated.model
     settings = suited_settings(model) if settings is None else settings
-    events = _prepare(task, model, settings, store or Store(), side, _Clock())
+    events = _before(task, model, settings, store or Store(), side, _Clock(), generated)
     while True:
         try:
             next(events)
         except StopIteration as end:
             return end.value
+
+
+def _before(task, model, settings, store, side, clock, generated: Generated | None):
+    """The stages before the drag, of a generated picture or of any."""
+    if generated is None:
+        return (yield from _prepare(task, model, settings, store, side, clock))
+    return (yield from _prepare_generated(task, generated, settings, store, clock))
 
 
 def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int | None, clock: _Clock):
@@ -294,7 +320,38 @@ def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int 
     part = Prepared(lora.merged(model, weights), frame, settings, cond, z0, z0, ts, weights)
     inverted = yield from kept("invert", lambda: _invert(part, clock))
     part = replace(part, zs=inverted["zs"].to(model.device))
-    if settings.reference:
+    return (yield from _with_reference(part, kept, clock))
+
+
+def _prepare_generated(task: DragTask, generated: Generated, settings: Settings, store: Store, clock: _Clock):
+    """The same of a picture that the model made: its own latents stand where others are inverted."""
+    if not np.array_equal(task.image, generated.image):
+        raise InputError("task: its picture is not the generated one; make the task by generated.task(...)")
+    own = {"steps": generated.steps, "guidance": generated.guidance, "lora_steps": 0, "fit": "native"}
+    settings, model = settings.replace(**own), generated.model
+    for stage in ("load", "finetune", "invert"):
+        clock.begin(stage)
+        yield clock.event(0, 0)
+    first = ddim.start_index(settings.steps, settings.strength)
+    zs = generated.zs[first:].flip(0)
+    part = Prepared(
+        lora.merged(model, {}), Frame.fit(*task.size, fit="native"), settings, generated.cond, zs[:1], zs,
+        generated.ts[first:], {}, uncond=generated.uncond, generated=generated.recipe,
+    )  # fmt: skip
+    base = {"latent": part.z_t, "cond": part.cond, "uncond": part.uncond, "model": model.hash}
+    base |= {"dtype": str(model.dtype), "versions": versions()}
+
+    def kept(stage, work):
+        clock.begin(stage)
+        return _kept(store, store.key(**base, settings=settings.deciding(stage)), work, clock)
+
+    return (yield from _with_reference(part, kept, clock))
+
+
+def _with_reference(part: Prepared, kept: Callable, clock: _Clock):
+    """The Prepared with what reference control attends to, where it is on."""
+    if part.settings.reference:
+        model = part.model
         rows = dict((yield from kept("reference", lambda: _record(part, clock))))
         back = rows.pop("back").to(model.device)
         # of a model that saves memory, each layer fetches its own rows when it needs them
@@ -441,6 +498,7 @@ def _record_of(task: DragTask, prepared: Prepared, states, start: Start | None) 
         "t": prepared.ts[0],
         "drag_steps": len(states) - 1,
         "began": start.origin if start else None,
+        "generated": prepared.generated,
     }
 
 
@@ -462,12 +520,13 @@ def edit(
     side: int | None = None,
     on_event: Callable[[Event], None] | None = None,
     start: Start | None = None,
+    generated: Generated | None = None,
 ) -> Result:
     """Edit a picture and return the Result; arguments as in `run`, `on_event` is called with every event.
 
     Ctrl-C while dragging or denoising returns the best so far.
     """
-    events, event, interrupt = run(task, model, settings, store, side, start), None, None
+    events, event, interrupt = run(task, model, settings, store, side, start, generated), None, None
     while True:
         try:
             event = next(events) if interrupt is None else events.throw(interrupt)
