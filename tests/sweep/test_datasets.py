@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from dragnb.errors import InputError
+from dragnb.geometry import Frame
 from dragnb.sweep import datasets
 
 W, H = 40, 32
@@ -423,6 +424,14 @@ def test_the_real_samples_are_read_whole_and_their_oddities_noted(real):
     assert notes.count("no length") == still and "differs" not in notes
     assert notes.count("multiple of 8") == sum(any(side % 8 for side in s.size) for s in real.samples)
     assert {s.size[0] for s in real.samples} == {512}
+
+
+def test_the_real_samples_are_dragged_at_the_size_at_which_the_public_code_drags_them(real):
+    assert all(sample.of_dragbench for sample in real.samples)
+    for sample in real.samples:
+        frame = Frame.fit(*sample.size, 512, "width")
+        assert frame == Frame.fit(*sample.size, fit="native")
+        assert (frame.canvas_width, frame.canvas_height) == sample.size, "nothing is scaled, nothing padded"
 
 
 def test_the_real_pickles_hold_the_masks_that_stand_beside_them(real):

@@ -109,7 +109,7 @@ def track(first, feat, start, now, r):
 
 def run(task, model, settings, side, meter: Meter, weights=None):
     """One edit as the public interface does it; `weights` is the adapter of an earlier one. Returns the adapter."""
-    frame = Frame.fit(*task.size, side or model.side)
+    frame = Frame.fit(*task.size, side or model.side, settings.fit)
     own = sd.private(model, own=lambda name: True)  # the drag gives all weights gradients
     x, cond = frame.to_canvas(task.image), sd.embed(own, task.prompt)
     meter.mark("load")
