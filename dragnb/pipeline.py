@@ -63,6 +63,7 @@ class Prepared:
     weights     the fine-tune, by diffusers' names; empty without one
     kv, back    what reference control attends to, and where the reference branch ends; None without it
     from_cache  the stages that were read from disk
+    base_hash   the hash of the model without the fine-tune
     """
 
     model: sd.Model
@@ -76,6 +77,7 @@ class Prepared:
     kv: attention.ReferenceKV | None = None
     back: Tensor | None = None
     from_cache: frozenset[str] = frozenset()
+    base_hash: str = ""
 
     @property
     def z_t(self) -> Tensor:
@@ -225,6 +227,7 @@ def run(
     store: Store | None = None,
     side: int | None = None,
     start: Start | None = None,
+    **loading,
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
@@ -234,6 +237,7 @@ def run(
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
+    loading   how the model is loaded, as `sd.load` takes it: device, dtype, config, low_memory, lora, vae, clip_skip
 
     Guidance other than 1 steers inversion and denoising; the drag's features are always those of the prompt alone.
     Closing the generator at any event leaves model, task and cache usable. Ctrl-C while dragging or denoising ends
@@ -243,6 +247,7 @@ def run(
     for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
+    model = sd.load(model, **loading) if isinstance(model, sd.Model) else sd.wanted(model, **loading)
     clock = _Clock()
     with sd.memory_errors(LOWER_MEMORY):
         clock.prepared = yield from _prepare(task, model, settings, store or Store(), side, clock)
@@ -250,10 +255,11 @@ def run(
 
 
 def prepare(
-    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None
+    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None, **loading
 ) -> Prepared:
     """All of an edit of `task` that comes before the drag, from the cache where it is there; see `run`."""
     settings = suited_settings(model) if settings is None else settings
+    model = sd.load(model, **loading)
     events = _prepare(task, model, settings, store or Store(), side, _Clock())
     while True:
         try:
@@ -293,7 +299,7 @@ def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int 
         # of a model that saves memory, each layer fetches its own rows when it needs them
         kv = attention.ReferenceKV.from_dict(rows, "cpu" if model.low_memory else model.device)
         part = replace(part, back=back, kv=kv)
-    return replace(part, from_cache=frozenset(clock.from_cache))
+    return replace(part, from_cache=frozenset(clock.from_cache), base_hash=base["model"])
 
 
 def _kept(store: Store, key: str, work: Callable, clock: _Clock):
@@ -426,7 +432,7 @@ def _record_of(task: DragTask, prepared: Prepared, states, start: Start | None) 
         "prompt": task.prompt,
         "settings": prepared.settings.as_dict(),
         "seed": prepared.settings.seed,
-        "model": {"name": name, "hash": model.hash, "dtype": str(model.dtype).removeprefix("torch.")},
+        "model": {"name": name, "hash": prepared.base_hash, "dtype": str(model.dtype).removeprefix("torch.")},
         "versions": versions(),
         "side": max(frame.inner_width, frame.inner_height),
         "t": prepared.ts[0],
@@ -453,12 +459,13 @@ def edit(
     side: int | None = None,
     on_event: Callable[[Event], None] | None = None,
     start: Start | None = None,
+    **loading,
 ) -> Result:
     """Edit a picture and return the Result; arguments as in `run`, `on_event` is called with every event.
 
     Ctrl-C while dragging or denoising returns the best so far.
     """
-    events, event, interrupt = run(task, model, settings, store, side, start), None, None
+    events, event, interrupt = run(task, model, settings, store, side, start, **loading), None, None
     while True:
         try:
             event = next(events) if interrupt is None else events.throw(interrupt)

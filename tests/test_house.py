@@ -12,13 +12,14 @@ import dragnb
 PACKAGE = Path(dragnb.__file__).parent
 ROOT = "root"
 MAY_IMPORT = {  # folder -> what it may import beside itself
-    ROOT: set(),
+    ROOT: {"checkpoints"},
+    "checkpoints": {ROOT},
     "methods": {ROOT},
-    "metrics": {ROOT},
+    "metrics": {ROOT, "checkpoints"},
     "clay": {ROOT},
     "clay/training": {ROOT, "clay", "metrics"},
     "sweep": {ROOT, "methods", "metrics", "clay"},
-    "ui": {ROOT},
+    "ui": {ROOT, "checkpoints"},
 }
 EXCEPTIONS = {  # file -> what it may import besides
     "pipeline": {"methods"},
@@ -26,7 +27,7 @@ EXCEPTIONS = {  # file -> what it may import besides
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see
     "diffusers": {"checkpoints", "sd", "features", "attention", "lora", "clay/training"},
     "transformers": {"checkpoints", "sd", "clay/training"},
-    "peft": {"lora"},
+    "peft": {"lora", "checkpoints"},
     "matplotlib": {"viz", "ui/frames"},
     "ipywidgets": {"ui"},
     "ipycanvas": {"ui"},
