@@ -76,8 +76,9 @@ class Model:
 
 def _mark(unet, vae, text_encoder, tokenizer, abar, prediction_type) -> str:
     """The fingerprint of a model's parts, dtype and device apart from it, as they are now."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    words = backend.to_str() if hasattr(backend, "to_str") else sorted(tokenizer.get_vocab().items())
+    words = sorted(tokenizer.get_vocab().items())
+    if hasattr(backend := getattr(tokenizer, "backend_tokenizer", None), "to_str"):
+        words = backend.to_str().partition('"added_tokens"')[2]  # before it: padding as the last call left it
     said = {
         "words": str(words),
         "pad": str(tokenizer.pad_token),

@@ -146,16 +146,16 @@ def read_part(kind, root: Path, part: str, dtype: torch.dtype, name: str, half: 
 
 def complain(missing, mismatched, unexpected, part: str, name: str) -> None:
     """Raise for weights that are missing or do not fit, and warn of those that nothing reads."""
+    mismatched = sorted(str(m[0] if isinstance(m, (list, tuple)) else m) for m in mismatched or ())
+    if mismatched:
+        some = f"has {len(mismatched)} weights of its {part} that do not fit its config, as {mismatched[0]}"
+        raise refusal(name, f"{some}; give the config that it was trained with")
     missing = sorted(map(str, missing or ()))
     if missing:
         some = f"lacks {len(missing)} weights of its {part}, as {missing[0]}"
         raise refusal(
             name, f"{some}; they would be filled with noise: download it again, or give another model"
         )
-    mismatched = sorted(str(m[0] if isinstance(m, (list, tuple)) else m) for m in mismatched or ())
-    if mismatched:
-        some = f"has {len(mismatched)} weights of its {part} that do not fit its config, as {mismatched[0]}"
-        raise refusal(name, f"{some}; give the config that it was trained with")
     if unread := sorted(str(u) for u in unexpected or () if not UNREAD.search(str(u))):
         some = f"{len(unread)} weights of its {part} are read by nothing here, as {unread[0]}"
         warnings.warn(f"model = {name!r}: {some}", stacklevel=2)

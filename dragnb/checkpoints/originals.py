@@ -157,8 +157,11 @@ def autoencoder(state: dict, settings: dict, name: str):
     return _filled(lambda: AutoencoderKL.from_config(settings), state, torch.float32, "vae", name)
 
 
-def read_vae(path: Path, name: str):
-    """The autoencoder that a user names: a diffusers folder of it or of a whole model, or a single file. Float32."""
+def read_vae(path: Path, model: Path, name: str):
+    """The autoencoder that a user names: a diffusers folder of it or of a whole model, or a single file. Float32.
+
+    model  the folder that holds the model's own configs; a single file is taken to have the same settings
+    """
     if path.is_dir():
         part = "vae" if (path / "vae").is_dir() else "."
         if not (path / part / "config.json").is_file():
@@ -171,7 +174,9 @@ def read_vae(path: Path, name: str):
         raise InputError(
             f"vae = {name!r} holds no autoencoder (no decoder.conv_in.weight); give another file"
         )
-    settings = read_json(CONFIGS / "sd15" / "vae" / "config.json")
+    settings = read_json(model / "vae" / "config.json")
+    if settings.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
+        settings = read_json(CONFIGS / "sd15" / "vae" / "config.json")
     return autoencoder(_tensors(path, ("",)), settings, name)
 
 

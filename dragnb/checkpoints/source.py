@@ -140,7 +140,8 @@ def _read(source: Source, dtype: torch.dtype):
         found = folders.read(source.path, dtype, source.name, source.half, source.vae is None)
     unet, vae, *rest = found
     if source.vae is not None:
-        vae = originals.read_vae(source.vae, str(source.vae))
+        own = source.original.config if source.original else source.path
+        vae = originals.read_vae(source.vae, own, str(source.vae))
     return unet, vae, *rest
 
 
