@@ -14,6 +14,7 @@ The whole edit
     Settings      every number of an edit;  profile: settings by name, with some changed
     DragTask      a picture, pairs of points, a mask, a prompt: the drag file;  read_image: a picture from a file
     load_model    a Stable Diffusion 1 or 2, or the bundled model, by name, folder, file or hub id
+    Wanted        such a model with how to load it (dtype, LoRA, VAE ...), wherever a model may be given
 In Jupyter
     Picker        pick points and paint a mask on a picture
     Studio        the whole app: pick, drag, watch, go back, export
@@ -45,7 +46,7 @@ _HOME = {
     **dict.fromkeys(("DragTask", "read_image"), "task"),
     **dict.fromkeys(("Picker", "Studio"), "ui"),
     "generate": "pipeline.generated",
-    "load_model": "sd",
+    **dict.fromkeys(("load_model", "Wanted"), "sd"),
     "Judge": "metrics.judge",
 }
 _NAMES = {"load_model": "load"}  # by another name where they live

@@ -6,13 +6,9 @@ it. Weights travel as a dict in the diffusers file's own names: `unet.<module>.l
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import json
 import math
 import os
-import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +16,11 @@ from pathlib import Path
 import torch
 
 from dragnb import sd
+from dragnb.checkpoints.adapters import DOWN, PREFIX, UP, add, deltas, load, named  # noqa: F401, names of a LoRA file
 from dragnb.errors import InputError, NotFiniteError
 from dragnb.store import replacing
 
 ADAPTER = "dragnb"
-DOWN, UP = ".lora.down.weight", ".lora.up.weight"
-PREFIX = "unet."
-HALF = re.compile(r"(down|up|lora_A|lora_B)\.weight$")
-ALPHA = re.compile(r"(\.lora\b|\.lora_A)?(\.weight)?\.alpha$")
-# before a U-Net's names: what DataParallel, torch.compile and the public DragDiffusion put there, or nothing at all
-WRAPPED = re.compile(r"^((unet|module|_orig_mod)\.)*(?=(down_blocks|mid_block|up_blocks|conv_|time_emb))")
 WEIGHT_DECAY = 1e-2
 LOOK_EVERY, SCORED = 10, 4  # steps between two looks at the score; samples that make it
 
@@ -177,28 +168,7 @@ def finetune(model: sd.Model, z_dist, cond: torch.Tensor, settings) -> Iterator[
 def weights_of(model: sd.Model) -> dict[str, torch.Tensor]:
     """The attached adapter's weights, copied to the CPU, by their names in a diffusers file."""
     params = {PREFIX + name.replace(f".{ADAPTER}.", "."): p for name, p in _parameters(model).items()}
-    return {name: p.detach().float().cpu().clone() for name, p in _named(params).items()}
-
-
-def _named(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights by peft's names, renamed as in a diffusers file; diffusers' own function knows attention's alone."""
-    return {k.replace(".lora_A.weight", DOWN).replace(".lora_B.weight", UP): w for k, w in weights.items()}
-
-
-def _deltas(model: sd.Model, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """up @ down in float32 by the name of the U-Net parameter it is added to; checks names and shapes."""
-    shapes, deltas = {name: p.shape for name, p in model.unet.named_parameters()}, {}
-    for layer in (name.removesuffix(DOWN) for name in weights if name.endswith(DOWN)):
-        # a convolution's down has the kernel, its up is 1 x 1
-        up, down = (weights[layer + half].float().flatten(1) for half in (UP, DOWN))
-        name = layer.removeprefix(PREFIX) + ".weight"
-        shape = shapes.get(name)
-        if shape is None or (*up.shape, *down.shape) != (shape[0], len(down), len(down), shape[1:].numel()):
-            raise InputError(
-                f"LoRA: {layer} does not fit this model ({name}: {shape}); it was made for another one"
-            )
-        deltas[name] = (up @ down).view(shape)
-    return deltas
+    return {name: p.detach().float().cpu().clone() for name, p in named(params).items()}
 
 
 def merged(model: sd.Model, weights: dict[str, torch.Tensor]) -> sd.Model:
@@ -206,30 +176,23 @@ def merged(model: sd.Model, weights: dict[str, torch.Tensor]) -> sd.Model:
 
     Only the adapted matrices are new memory. With no weights the answer is still a private copy (`sd.private`).
     """
-    deltas = _deltas(model, weights)
-    own = sd.private(model, own=deltas.__contains__)
-    _add(own, deltas)
+    added = deltas(model.unet, weights)
+    own = sd.private(model, own=added.__contains__)
+    add(own.unet, added)
     return own
 
 
 @contextlib.contextmanager
 def applied(model: sd.Model, weights: dict[str, torch.Tensor]) -> Iterator[sd.Model]:
     """The adapter added to the model's own weights inside the block; the old bits are put back at its end."""
-    deltas = _deltas(model, weights)
-    kept = {name: model.unet.get_parameter(name).detach().clone() for name in deltas}
+    added = deltas(model.unet, weights)
+    kept = {name: model.unet.get_parameter(name).detach().clone() for name in added}
     try:
-        _add(model, deltas)
+        add(model.unet, added)
         yield model
     finally:
         for name, old in kept.items():
             model.unet.get_parameter(name).data.copy_(old)
-
-
-def _add(model: sd.Model, deltas: dict[str, torch.Tensor]) -> None:
-    """Add in float32 and round once to the weights' dtype; diffusers' fusing rounds the product as well."""
-    for name, delta in deltas.items():
-        param = model.unet.get_parameter(name).data
-        param.copy_(param.float() + delta.to(param.device))
 
 
 def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
@@ -239,59 +202,3 @@ def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
     with replacing(path) as temp:
         save_file({k: v.contiguous() for k, v in weights.items()}, temp, metadata={"format": "pt"})
     return Path(path)
-
-
-def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Read the U-Net's part of a LoRA file that `save`, diffusers, peft or kohya wrote.
-
-    The scale, alpha / rank, is folded into `up`, whether the alpha stands beside the weights or in the file's header.
-    A text encoder's part is left out with a warning. Raises InputError for a file that is broken or incomplete, or
-    that holds more than up @ down, as DoRA does.
-    """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin
-    from diffusers.utils import convert_unet_state_dict_to_peft
-    from peft.utils.other import get_pattern_key
-
-    state, header = _read(path)
-    alphas = {name: state.pop(name) for name in list(state) if name.endswith(".alpha")}
-    if all(name.startswith("lora_") for name in state):  # kohya's names
-        state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(state | alphas)
-    state, alphas = convert_unet_state_dict_to_peft(state), convert_unet_state_dict_to_peft(alphas)
-    alphas = {ALPHA.sub("", name): float(alpha) for name, alpha in alphas.items()}
-    weights = {name: weight for name, weight in state.items() if name.startswith(PREFIX)}
-    if left_out := len(state) - len(weights):
-        warnings.warn(f"LoRA: {path}: {left_out} weights of a text encoder are left out", stacklevel=2)
-    patterns = header.get("alpha_pattern") or {}
-    for name in [name for name in weights if ".lora_B." in name]:
-        layer, rank = name.split(".lora_B.")[0], weights[name].shape[1]
-        alpha = patterns.get(get_pattern_key(patterns, layer), header.get("lora_alpha", rank))
-        scale = alphas.get(layer, alpha) / rank
-        if scale != 1:
-            weights[name] = weights[name].float() * scale
-    return _named(weights)
-
-
-def _read(path) -> tuple[dict[str, torch.Tensor], dict]:
-    """A LoRA file's weights and alphas, and the configuration in its header; refuses what is not plain LoRA."""
-    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            state = {WRAPPED.sub(PREFIX, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            header = json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY) or "{}")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"LoRA: {path} cannot be read ({error}); make it again with `lora.save`") from error
-    if not any(name.startswith((PREFIX, "lora_unet_")) for name in state):
-        names = f"{PREFIX}….lora.down.weight"
-        raise InputError(f"LoRA: {path} holds no U-Net weights named {names}; it is another kind of file")
-    header = {name.removeprefix(PREFIX): value for name, value in header.items()}
-    if kinds := [name for name, value in header.items() if name.startswith("use_") and value]:
-        raise InputError(f"LoRA: {path} was made with {kinds[0]}; only plain LoRA, up @ down, can be merged")
-    halves = collections.Counter(HALF.sub("", name) for name in state if not name.endswith(".alpha"))
-    if alone := [name for name in state if halves[HALF.sub("", name)] == 1]:
-        raise InputError(
-            f"LoRA: {path}: {len(alone)} of {len(state)} weights are no pair of down and up, as {alone[0]}; "
-            "the file is incomplete, or of a kind that cannot be merged"
-        )
-    return state, header

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -20,7 +21,7 @@ import joblib
 import torch
 
 from dragnb import checkpoints, ddim
-from dragnb.errors import InputError
+from dragnb.errors import InputError, did_you_mean
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
 KEPT_MODELS = 2  # how many loaded models a process keeps
@@ -35,10 +36,12 @@ class Model:
     prediction_type  "epsilon" or "v_prediction"
     scaling_factor   latent = autoencoder output times this; read from the autoencoder's config
     dtype            of the U-Net's weights; the autoencoder and the text encoder are float32
-    name, hash       what was asked for; sha256 of the weights (not of the path)
+    name             what was asked for
+    given, mark      sha256 of the weight files (not of the path), and `fingerprint` of what was read from them
     side             the picture side the model was trained at, in pixels
     low_memory       gradients recompute what the pass before them could have kept, and the reference of §3.4 stays
-                     in the computer's memory: the same numbers, slower
+                     in the computer's memory: slower, the same but for rounding (which Adam can turn into a step of
+                     `drag_lr` where a gradient is near 0)
     """
 
     unet: Any
@@ -51,14 +54,83 @@ class Model:
     device: torch.device
     dtype: torch.dtype
     name: str
-    hash: str
+    given: str
+    mark: str
     side: int
     low_memory: bool = False
+
+    @property
+    def hash(self) -> str:
+        """64 hex digits of what computes now: weights, adapters on them, configs, schedule, tokenizer.
+
+        That of the files as long as all is as it was read; another one as soon as anything differs.
+        """
+        now = _mark(self.unet, self.vae, self.text_encoder, self.tokenizer, self.abar, self.prediction_type)
+        return self.given if now == self.mark else hashlib.sha256(f"{self.given} {now}".encode()).hexdigest()
 
     @property
     def factor(self) -> int:
         """Picture pixels per latent cell, a side."""
         return pixels_per_cell(self.vae)
+
+
+def _mark(unet, vae, text_encoder, tokenizer, abar, prediction_type) -> str:
+    """The fingerprint of a model's parts, dtype and device apart from it, as they are now."""
+    words = sorted(tokenizer.get_vocab().items())
+    if hasattr(backend := getattr(tokenizer, "backend_tokenizer", None), "to_str"):
+        words = backend.to_str().partition('"added_tokens"')[2]  # before it: padding as the last call left it
+    said = {
+        "words": str(words),
+        "pad": str(tokenizer.pad_token),
+        "abar": abar.tolist(),
+        "predicts": prediction_type,
+    }
+    return checkpoints.fingerprint(unet, vae, text_encoder, **said)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model and how to load it, wherever a model may be given: `load` says what each means."""
+
+    model: str = "clay"
+    device: str = "auto"
+    dtype: str = "auto"
+    config: str | None = None
+    low_memory: bool = False
+    lora: str | None = None
+    vae: str | None = None
+    clip_skip: int = 0
+
+    @property
+    def name(self) -> str:
+        """What the model goes by."""
+        return self.model
+
+    def source(self) -> checkpoints.Source:
+        """Where it lies, found and checked but not read; raises InputError as `load` does."""
+        half = pick_dtype(self.dtype, pick_device(self.device)) != torch.float32
+        laid_over = dict(vae=self.vae, lora=self.lora, clip_skip=self.clip_skip)
+        return checkpoints.resolve(self.model, self.config, half, **laid_over)
+
+
+def wanted(model: str | os.PathLike | Wanted = "clay", **loading) -> Wanted:
+    """A model by name, or already wanted in some way, with how to load it; InputError names an unknown word."""
+    known = [f.name for f in dataclasses.fields(Wanted)][1:]
+    for word in loading:
+        if word not in known:
+            raise InputError(f"loading: {word!r} is unknown{did_you_mean(word, known)}")
+    if isinstance(model, Wanted):
+        return dataclasses.replace(model, **loading)
+    if not isinstance(model, (str, os.PathLike)):
+        raise InputError(
+            f"model is a {type(model).__name__}; give a name, a folder, a file, or a loaded model"
+        )
+    return Wanted(os.fspath(model), **loading)
+
+
+def hash_of(model: str | Model | Wanted) -> str:
+    """The hash of a model; of one that is not loaded, that of its files, which is the same until it is changed."""
+    return model.hash if isinstance(model, Model) else wanted(model).source().hash()
 
 
 def pixels_per_cell(vae) -> int:
@@ -70,41 +142,48 @@ _loaded: OrderedDict[tuple, Model] = OrderedDict()
 _loading = threading.Lock()
 
 
-def load(
-    model: str | Model = "clay",
-    device: str = "auto",
-    dtype: str = "auto",
-    config: str | None = None,
-    low_memory: bool = False,
-) -> Model:
-    """Load a Stable Diffusion 1 once per process; the same request gives the same object again.
+def load(model: str | Model | Wanted = "clay", **loading) -> Model:
+    """Load a Stable Diffusion 1 or 2 once per process; the same request gives the same object again.
 
-    model   "clay" (bundled), "sd15", a hub id, a diffusers folder, or a single .safetensors file
-    device  "auto" (CUDA, else Apple's MPS, else CPU) or one by name
-    dtype   of the U-Net: "auto" (fp32; bf16 or, on older cards, fp16 on CUDA), "fp32", "fp16", "bf16"
-    config  for a single file only: a diffusers folder whose configs and tokenizer to use instead of SD 1.5's
+    model   "clay" (bundled), "sd15", a hub id (`owner/name`, `owner/name@revision`), its address as the browser shows
+            it, a diffusers folder, a folder of the hub's cache, or a single .safetensors file
+    loading, all by name:
+    device      "auto" (CUDA, else Apple's MPS, else CPU) or one by name
+    dtype       of the U-Net: "auto" (fp32; bf16 or, on older cards, fp16 on CUDA), "fp32", "fp16", "bf16"; half
+                precision reads files in half precision where there are such
+    config      for a single file only: a diffusers folder, a hub id or a yaml whose settings to use
     low_memory  trade time for memory, see Model
+    lora        a LoRA file (diffusers, peft, kohya) to merge into the U-Net; its text encoder's part is left out
+    vae         another autoencoder: its folder, .safetensors file or hub id
+    clip_skip   how many last layers of the text encoder to leave out, as diffusers counts (Civitai's "clip skip 2"
+                is 1)
 
     Raises InputError for what is no model, is of another family, is a pickle, or cannot be had here.
     """
     if isinstance(model, Model):
+        if loading:
+            raise InputError(
+                f"loading = {loading}: model {model.name!r} is loaded already; give its name instead"
+            )
         return model
-    where = pick_device(device)
-    weights_dtype = pick_dtype(dtype, where)
+    asked = wanted(model, **loading)
+    where = pick_device(asked.device)
+    weights_dtype = pick_dtype(asked.dtype, where)
     if where.type == "cpu":
         _fit_threads()
-    source = checkpoints.resolve(model, config)
-    key = (str(source.path), str(source.config), str(where), weights_dtype, low_memory, source.stamp())
+    source = asked.source()
+    key = (dataclasses.replace(source, name=""), str(where), weights_dtype, asked.low_memory, source.stamp())
     with _loading:  # of two threads that ask for one model, one reads it
         if key not in _loaded:
             with memory_errors("the size of the model, or dtype='fp16'"), checkpoints.quiet():
                 parts = checkpoints.read_parts(source, weights_dtype)
-                said = dict(name=str(model), hash=source.hash(), low_memory=low_memory)
+                said = dict(name=source.name, hash=source.hash(), low_memory=asked.low_memory)
                 _loaded[key] = assemble(*parts, device=where, dtype=weights_dtype, **said)
         _loaded.move_to_end(key)
         while len(_loaded) > KEPT_MODELS:
             _loaded.popitem(last=False)
-        return _loaded[key]
+        found = _loaded[key]
+        return found if found.name == source.name else dataclasses.replace(found, name=source.name)
 
 
 def _fit_threads() -> None:
@@ -133,7 +212,7 @@ def assemble(
 ) -> Model:
     """A Model of parts already in memory (moved to `device`, frozen); `scheduler` gives betas and prediction type.
 
-    Without `hash` the weights themselves are hashed, so that cached results never outlive a change of weights.
+    hash  of the files that the parts were read from; without it their `Model.mark` stands for it
     """
     device = torch.device(device)
     prediction = scheduler.config.get("prediction_type", "epsilon")
@@ -149,11 +228,11 @@ def assemble(
         unet.to(memory_format=torch.channels_last)  # the same numbers, convolutions some per cent faster
     if low_memory:
         unet.enable_gradient_checkpointing()
+    abar = checkpoints.abar(scheduler)
+    mark = _mark(unet, vae, text_encoder, tokenizer, abar, prediction)
     return Model(
-        unet, vae, text_encoder, tokenizer, scheduler.alphas_cumprod.float().cpu(), prediction,
-        float(vae.config.scaling_factor), device, dtype, name,
-        hash or checkpoints.hash_modules(unet, vae, text_encoder), int(unet.config.sample_size) * pixels_per_cell(vae),
-        low_memory,
+        unet, vae, text_encoder, tokenizer, abar, prediction, float(vae.config.scaling_factor), device, dtype, name,
+        hash or mark, mark, checkpoints.side_of(unet.config, vae.config), low_memory,
     )  # fmt: skip
 
 

@@ -12,19 +12,20 @@ import dragnb
 PACKAGE = Path(dragnb.__file__).parent
 ROOT = "root"
 MAY_IMPORT = {  # folder -> what it may import beside itself
-    ROOT: set(),
+    ROOT: {"checkpoints"},
+    "checkpoints": {ROOT},
     "methods": {ROOT},
-    "pipeline": {ROOT, "methods"},
-    "metrics": {ROOT},
+    "pipeline": {ROOT, "methods", "checkpoints"},
+    "metrics": {ROOT, "checkpoints"},
     "clay": {ROOT},
     "clay/training": {ROOT, "clay", "metrics"},
     "sweep": {ROOT, "methods", "metrics", "clay", "pipeline"},
-    "ui": {ROOT, "pipeline"},
+    "ui": {ROOT, "checkpoints", "pipeline"},
 }
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see
     "diffusers": {"checkpoints", "sd", "features", "attention", "lora", "clay/training"},
     "transformers": {"checkpoints", "sd", "clay/training"},
-    "peft": {"lora"},
+    "peft": {"lora", "checkpoints"},
     "matplotlib": {"viz", "ui/frames"},
     "ipywidgets": {"ui"},
     "ipycanvas": {"ui"},

@@ -79,7 +79,7 @@ def test_a_loaded_model_is_frozen_float32_and_knows_its_size(smoke):
 def test_the_side_of_a_model_is_known_before_it_is_loaded_where_its_config_is_here(
     smoke, smoke_folder, folder, monkeypatch
 ):
-    monkeypatch.setattr(checkpoints, "download", lambda *_: pytest.fail("it asked the network"))
+    monkeypatch.setattr(checkpoints.places, "download", lambda *_: pytest.fail("it asked the network"))
     assert checkpoints.side(smoke_folder) == smoke.side and checkpoints.side("clay") == 256
     assert checkpoints.side("sd15") == checkpoints.side("some/file.safetensors") == 512
     rewrite(folder / "vae" / "config.json", block_out_channels=None, decoder_block_out_channels=None)
@@ -268,7 +268,7 @@ def test_an_unknown_name_offers_the_nearest(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="'clya' is unknown; did you mean 'clay'"):
         sd.load("clya")
     monkeypatch.setenv("DRAGNB_MODELS", str(tmp_path))
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "site" / "dragnb" / "checkpoints.py"))
+    monkeypatch.setattr(checkpoints.places, "PACKAGE", tmp_path / "site" / "dragnb")
     with pytest.raises(InputError, match="set DRAGNB_MODELS"):
         sd.load("clay")
 
@@ -365,7 +365,7 @@ FIRST = "model.diffusion_model.input_blocks.0.0.weight"
         ({"lora_unet_x.lora_down.weight": (1, 1)}, "a LoRA"),
         ({FIRST: (1, 9, 1, 1)}, "inpainting"),
         ({FIRST: (1, 4, 1, 1), "conditioner.embedders.0.x": (1,)}, "SDXL"),
-        ({FIRST: (1, 4, 1, 1), "cond_stage_model.model.x": (1,)}, "Stable Diffusion 2"),
+        ({FIRST: (1, 4, 1, 1)}, "no text encoder"),
     ],
 )
 def test_single_files_of_other_families_are_refused_by_their_header(tmp_path, shapes, said):

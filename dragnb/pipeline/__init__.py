@@ -68,6 +68,7 @@ class Prepared:
     generated   the recipe of a picture that the model made; None of any other
     kv, back    what reference control attends to, and where the reference branch ends; None without it
     from_cache  the stages that were read from disk
+    base_hash   the hash of the model without the fine-tune
     """
 
     model: sd.Model
@@ -83,6 +84,7 @@ class Prepared:
     from_cache: frozenset[str] = frozenset()
     uncond: Tensor | None = None
     generated: dict | None = None
+    base_hash: str = ""
 
     @property
     def z_t(self) -> Tensor:
@@ -244,6 +246,7 @@ def run(
     side: int | None = None,
     start: Start | None = None,
     generated: Generated | None = None,
+    **loading,
 ) -> Iterator[Event]:
     """Edit a picture; yields an Event per step, the last one ("done") with the Result.
 
@@ -254,6 +257,7 @@ def run(
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
+    loading   how the model is loaded, as `sd.load` takes it: device, dtype, config, low_memory, lora, vae, clip_skip
 
     generated  the task's picture was made by `generate`: the drag begins at its own latent, without fine-tune and
               inversion. Model, side, steps and guidance are the picture's own then, whatever is said here
@@ -268,6 +272,7 @@ def run(
     for name, value, kind in (("task", task, DragTask), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
+    model = sd.load(model, **loading) if isinstance(model, sd.Model) else sd.wanted(model, **loading)
     clock = _Clock()
     with sd.memory_errors(LOWER_MEMORY):
         clock.prepared = yield from _before(task, model, settings, store or Store(), side, clock, generated)
@@ -275,11 +280,18 @@ def run(
 
 
 def prepare(
-    task: DragTask, model="clay", settings: Settings | None = None, store=None, side=None, generated=None
+    task: DragTask,
+    model="clay",
+    settings: Settings | None = None,
+    store=None,
+    side=None,
+    generated=None,
+    **loading,
 ) -> Prepared:
     """All of an edit of `task` that comes before the drag, from the cache where it is there; see `run`."""
     model = model if generated is None else generated.model
     settings = suited_settings(model) if settings is None else settings
+    model = sd.load(model, **loading)
     events = _before(task, model, settings, store or Store(), side, _Clock(), generated)
     while True:
         try:
@@ -317,7 +329,8 @@ def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int 
         clock.begin("finetune")
         yield clock.event(0, 0)
     ts = tuple(ddim.timesteps(settings.steps)[ddim.start_index(settings.steps, settings.strength) :])
-    part = Prepared(lora.merged(model, weights), frame, settings, cond, z0, z0, ts, weights)
+    computes = lora.merged(model, weights)
+    part = Prepared(computes, frame, settings, cond, z0, z0, ts, weights, base_hash=base["model"])
     inverted = yield from kept("invert", lambda: _invert(part, clock))
     part = replace(part, zs=inverted["zs"].to(model.device))
     return (yield from _with_reference(part, kept, clock))
@@ -337,6 +350,7 @@ def _prepare_generated(task: DragTask, generated: Generated, settings: Settings,
     part = Prepared(
         lora.merged(model, {}), Frame.fit(*task.size, fit="native"), settings, generated.cond, zs[:1], zs,
         generated.ts[first:], {}, uncond=generated.uncond, generated=generated.recipe,
+        base_hash=model.hash,
     )  # fmt: skip
     base = {"latent": part.z_t, "cond": part.cond, "uncond": part.uncond, "model": model.hash}
     base |= {"dtype": str(model.dtype), "versions": versions()}
@@ -490,7 +504,7 @@ def _record_of(task: DragTask, prepared: Prepared, states, start: Start | None) 
         "prompt": task.prompt,
         "settings": prepared.settings.as_dict(),
         "seed": prepared.settings.seed,
-        "model": {"name": name, "hash": model.hash, "dtype": str(model.dtype).removeprefix("torch.")},
+        "model": {"name": name, "hash": prepared.base_hash, "dtype": str(model.dtype).removeprefix("torch.")},
         "versions": versions(),
         "side": frame.inner_width
         if prepared.settings.fit == "width"
@@ -521,12 +535,14 @@ def edit(
     on_event: Callable[[Event], None] | None = None,
     start: Start | None = None,
     generated: Generated | None = None,
+    **loading,
 ) -> Result:
     """Edit a picture and return the Result; arguments as in `run`, `on_event` is called with every event.
 
     Ctrl-C while dragging or denoising returns the best so far.
     """
-    events, event, interrupt = run(task, model, settings, store, side, start, generated), None, None
+    events = run(task, model, settings, store, side, start, generated, **loading)
+    event = interrupt = None
     while True:
         try:
             event = next(events) if interrupt is None else events.throw(interrupt)

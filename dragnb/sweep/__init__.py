@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dragnb import checkpoints, sd
+from dragnb import sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.store import Store, versions
@@ -173,12 +173,11 @@ def _plan(settings, out, model, score, store, side, threads, keep) -> Plan:
         if not isinstance(thing, Settings) and not callable(thing):
             raise InputError(f"settings[{name!r}] is a {type(thing).__name__}; give Settings or a callable")
     _require_names("setting", [*settings], depth=1)
-    weights = model.hash if isinstance(model, sd.Model) else checkpoints.resolve(model).hash()
     return Plan(
         settings=dict(settings),
         described={name: describe(thing) for name, thing in settings.items()},
         model=model,
-        hash=weights,
+        hash=sd.hash_of(model),
         score=score,
         judge=None if score is None else describe(score),
         side=side,

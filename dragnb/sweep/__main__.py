@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from dragnb import sweep
+from dragnb import sd, sweep
 from dragnb.config import profile, profile_names, suited_settings
 from dragnb.errors import InputError, did_you_mean
 from dragnb.geometry import FITS
@@ -111,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", required=True, help="the run's folder")
     add("--model", default="clay")
+    add("--dtype", default="auto", help="of the U-Net: fp32, fp16, bf16")
+    add("--device", default="auto", help="cuda, mps or cpu")
+    add("--low-memory", action="store_true", help="slower, with less memory")
+    add("--config", help="for a single file: a folder, hub id or yaml with its settings")
+    add("--lora", help="a LoRA file to merge into the model")
+    add("--vae", help="another autoencoder: its folder, file or hub id")
+    add("--clip-skip", type=int, default=0, help="how many last layers of the text encoder are left out")
     add("--matcher", help='whose features measure MD; default "clay" with the bundled model, else "sd21"')
     add("--jobs", type=int, default=1, help="processes")
     add("--threads", type=int, default=1, help="of torch in each; the bits may hang on it")
@@ -154,6 +161,8 @@ def _run(args) -> int:
     for problem in problems:
         sys.stderr.write(f"left out: {problem}\n")
     judge = Judge(args.matcher or default_matcher(args.model))
+    loading = ("dtype", "device", "low_memory", "config", "lora", "vae", "clip_skip")
+    model = sd.wanted(args.model, **{name: getattr(args, name) for name in loading})
     with contextlib.ExitStack() as stack:
         client = None
         if args.dask:
@@ -162,7 +171,7 @@ def _run(args) -> int:
         line = _Line()
         settings = grid(args.settings, args.model, args.data == "clay")
         for progress in sweep.run(
-            samples, grids.fitted(settings, samples, args.fit), args.out, args.model, judge,
+            samples, grids.fitted(settings, samples, args.fit), args.out, model, judge,
             jobs=args.jobs, client=client, resources={"GPU": args.gpus} if args.gpus else None,
             store=args.store, side=args.side, threads=args.threads, keep=args.keep,
             retry_failed=args.retry_failed, data=title,

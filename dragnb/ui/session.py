@@ -120,7 +120,7 @@ class Session(Worker):
         if self.side or isinstance(self.model, sd.Model):
             return self.side or self.model.side
         made = [s.result.record["side"] for s in self.snapshots if s.model == self.model and s.side is None]
-        return made[-1] if made else checkpoints.side(self.model)
+        return made[-1] if made else checkpoints.side(sd.wanted(self.model).model)
 
     def estimate(self, image: np.ndarray, prompt: str) -> float | None:
         """Seconds that a drag on this picture will take, by the last ones of this model, device and canvas side.
@@ -147,8 +147,11 @@ class Session(Worker):
         return done
 
     def _timed_as(self) -> str:
-        ready = isinstance(self.model, sd.Model)
-        name, device = (self.model.name, self.model.device) if ready else (self.model, sd.pick_device("auto"))
+        if isinstance(self.model, sd.Model):
+            name, device = self.model.name, self.model.device
+        else:
+            asked = sd.wanted(self.model)
+            name, device = asked.name, sd.pick_device(asked.device)
         return f"{name} on {device} at {self.side or 'its own'} px"
 
     def _seconds(self) -> dict[str, dict]:
@@ -204,7 +207,7 @@ class Session(Worker):
             prepared = pipeline.prepare(
                 result.task, snapshot.model, result.settings, self.store, snapshot.side
             )
-            if prepared.model.hash != result.record["model"]["hash"]:
+            if prepared.base_hash != result.record["model"]["hash"]:
                 raise InputError(f"model = {snapshot.model!r} has changed since this drag; run it again")
             self._prepared = snapshot, prepared
         return self._prepared[1]

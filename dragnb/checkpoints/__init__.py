@@ -1,0 +1,43 @@
+"""Model files: where a model comes from, whether it is served, what it hashes to, how its parts are read.
+
+`places` finds a model (names, folders, files, the hub); `folders` and `files` check the two layouts;
+`originals` converts single files; `adapters` reads LoRA files; `scheduler` takes the noise
+schedule from a config; `hashes` says what computes; `source` is a model as it was asked for.
+"""
+
+from dragnb.checkpoints.hashes import fingerprint
+from dragnb.checkpoints.places import (
+    CONVERT,
+    HUB_NAMES,
+    PARTS,
+    SD15_SIDE,
+    clay_folder,
+    data_file,
+    download,
+    pixels_per_cell,
+    read_json,
+    side,
+    side_of,
+)
+from dragnb.checkpoints.scheduler import abar
+from dragnb.checkpoints.source import Source, quiet, read_parts, resolve
+
+__all__ = [
+    "CONVERT",
+    "HUB_NAMES",
+    "PARTS",
+    "SD15_SIDE",
+    "Source",
+    "abar",
+    "clay_folder",
+    "data_file",
+    "download",
+    "fingerprint",
+    "pixels_per_cell",
+    "quiet",
+    "read_json",
+    "read_parts",
+    "resolve",
+    "side",
+    "side_of",
+]

@@ -1,0 +1,183 @@
+"""Diffusers folders: checked by their configs before a weight is read, and by all that loading says afterwards."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import torch
+
+from dragnb.checkpoints import scheduler
+from dragnb.checkpoints.places import CONVERT, PARTS, PICKLES, read_json, refusal
+from dragnb.errors import InputError
+
+SHARD = r"-\d{5}-of-\d{5}"
+WEIGHTS = re.compile(
+    rf"(?:diffusion_pytorch_model|model)(?:{SHARD})?(?:\.(?P<variant>\w+))?(?:{SHARD})?\.safetensors"
+)
+NEVER = ("non_ema",)  # weights for training on
+AUTOENCODERS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}  # and their scaling factors by default
+# Buffers and heads that older libraries wrote and that nothing here reads.
+UNREAD = re.compile(r"position_ids$|text_projection|logit_scale|^vision_model\.|^visual_projection")
+
+
+def check(path: Path, name: str, half: bool) -> None:
+    """Check a diffusers folder by its index and the U-Net's config, and that its weights are safetensors."""
+    if not (path / "model_index.json").exists():
+        parts = "unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
+        raise refusal(name, f"holds no model_index.json; give a diffusers folder with {parts}")
+    index = read_json(path / "model_index.json")
+    listed = {key for key, value in index.items() if isinstance(value, list) and value and value[0]}
+    if "unet" not in listed or listed & {"transformer", "text_encoder_2", "image_encoder"}:
+        kind = index.get("_class_name", "?")
+        raise refusal(name, f"is a {kind}; only the Stable Diffusion 1 family (U-Net, one CLIP) is served")
+    for part in (*PARTS, "tokenizer", "scheduler"):
+        if not (path / part).is_dir():
+            raise refusal(name, f"is not whole: the part {part}/ is missing; download the model again")
+    unet = read_json(path / "unet" / "config.json")
+    check_unet(unet, name)
+    for part in PARTS:
+        weight_files(path / part, half, name)
+    plan = read_json(path / "scheduler" / "scheduler_config.json")
+    scheduler.warn_of_distilled(plan, unet, f"{name} {index.get('_name_or_path', '')}".strip())
+
+
+def check_unet(config: dict, name: str) -> None:
+    """Refuse U-Nets that the method does not serve, by their config: inpainting, SDXL, other classes."""
+    channels, kind = config.get("in_channels", 4), config.get("_class_name", "UNet2DConditionModel")
+    if kind != "UNet2DConditionModel" or config.get("addition_embed_type") or config.get("class_embed_type"):
+        raise refusal(
+            name, f"is no Stable Diffusion 1: its U-Net is a {kind}; SDXL and others are not served"
+        )
+    if channels != 4 or config.get("out_channels", 4) != 4:
+        kind = f"has a U-Net of {channels} channels, so it is an inpainting or editing model"
+        raise refusal(name, f"{kind}; use a plain text-to-image Stable Diffusion 1")
+    if len(config.get("up_block_types", ())) != 4:
+        raise refusal(name, "has a U-Net without four up blocks; use a Stable Diffusion 1")
+
+
+def variant(folder: Path, half: bool) -> str | None:
+    """Which of a part's weights are read: "" the plain ones, or "fp16" and the like; None where there are none.
+
+    The plain ones, unless `half` precision is wanted or they are not there.
+    """
+    found = {m["variant"] or "" for f in folder.iterdir() if (m := WEIGHTS.fullmatch(f.name))} - {*NEVER}
+    order = ("fp16", "bf16", "") if half else ("", "fp16", "bf16")
+    return next((v for v in (*order, *sorted(found)) if v in found), None)
+
+
+def weight_files(folder: Path, half: bool, name: str) -> list[Path]:
+    """The safetensors of a part that are read, sorted by name; InputError where there are none, or a shard is gone."""
+    chosen = variant(folder, half)
+    if chosen is None:
+        pickled = any(f.suffix in PICKLES for f in folder.iterdir())
+        remedy = f"only has pickled weights: {CONVERT}" if pickled else "has none; download it again"
+        raise refusal(name, f"has no .safetensors weights: {folder.name}/ {remedy}")
+    matches = ((f, WEIGHTS.fullmatch(f.name)) for f in sorted(folder.iterdir()))
+    files = [f for f, m in matches if m and (m["variant"] or "") == chosen]
+    whole = [f for f in files if not re.search(SHARD, f.name)]
+    if whole:
+        return whole
+    many = int(re.search(r"-of-(\d{5})", files[0].name)[1])
+    if len(files) != many:
+        raise refusal(
+            name, f"is not whole: {folder.name}/ has {len(files)} of {many} shards; download it again"
+        )
+    return files
+
+
+def read(root: Path, dtype: torch.dtype, name: str, half: bool, needs_vae: bool = True):
+    """(unet, vae or None, text_encoder, tokenizer, scheduler) of a checked folder, on the CPU."""
+    import diffusers
+
+    unet = read_part(diffusers.UNet2DConditionModel, root, "unet", dtype, name, half)
+    vae = read_autoencoder(root, "vae", name, half) if needs_vae else None
+    text_encoder = read_text_encoder(root, name, half)
+    config = read_json(root / "scheduler" / "scheduler_config.json")
+    return unet, vae, text_encoder, read_tokenizer(root, text_encoder, name), scheduler.build(config, name)
+
+
+def read_autoencoder(root: Path, part: str, name: str, half: bool = False):
+    """The autoencoder of a folder, float32; InputError for other classes than AUTOENCODERS."""
+    import diffusers
+
+    config = read_json(root / part / "config.json")
+    kind = config.get("_class_name", "AutoencoderKL")
+    if kind not in AUTOENCODERS:
+        raise InputError(f"model: its autoencoder is a {kind}; use AutoencoderKL or AutoencoderTiny")
+    if config.get("latent_channels", 4) != 4:
+        raise refusal(
+            name, f"has an autoencoder of {config['latent_channels']} latent channels; 4 are served"
+        )
+    vae = read_part(getattr(diffusers, kind), root, part, torch.float32, name, half)
+    if vae.config.scaling_factor is None:
+        vae.register_to_config(scaling_factor=AUTOENCODERS[kind])
+    return vae
+
+
+def read_text_encoder(root: Path, name: str, half: bool):
+    """The CLIP text encoder of a folder, float32."""
+    from transformers import CLIPTextModel
+
+    kind = read_json(root / "text_encoder" / "config.json").get("model_type", "clip_text_model")
+    if not kind.startswith("clip"):
+        raise refusal(name, f"has a text encoder of the kind {kind!r}; only CLIP is served")
+    return read_part(CLIPTextModel, root, "text_encoder", torch.float32, name, half)
+
+
+def read_part(kind, root: Path, part: str, dtype: torch.dtype, name: str, half: bool):
+    """One part by its library, in `dtype`; what loading found missing or of another shape is an InputError.
+
+    Every diffusers knows the dtype as `torch_dtype`: its 0.39, which Colab has, takes `dtype` for a mistake.
+    """
+    spelled = "dtype" if kind.__module__.startswith("transformers") else "torch_dtype"
+    chosen = variant(root / part, half)
+    loaded = kind.from_pretrained(
+        root, subfolder=part, local_files_only=True, use_safetensors=True, output_loading_info=True,
+        variant=chosen or None, **{spelled: dtype},
+    )  # fmt: skip
+    module, info = loaded
+    complain(info.get("missing_keys"), info.get("mismatched_keys"), info.get("unexpected_keys"), part, name)
+    if errors := info.get("error_msgs"):
+        raise refusal(name, f"cannot be read: {part}: {next(iter(errors))}; download it again")
+    return module
+
+
+def complain(missing, mismatched, unexpected, part: str, name: str) -> None:
+    """Raise for weights that are missing or do not fit, and warn of those that nothing reads."""
+    mismatched = sorted(str(m[0] if isinstance(m, (list, tuple)) else m) for m in mismatched or ())
+    if mismatched:
+        some = f"has {len(mismatched)} weights of its {part} that do not fit its config, as {mismatched[0]}"
+        raise refusal(name, f"{some}; give the config that it was trained with")
+    missing = sorted(map(str, missing or ()))
+    if missing:
+        some = f"lacks {len(missing)} weights of its {part}, as {missing[0]}"
+        raise refusal(
+            name, f"{some}; they would be filled with noise: download it again, or give another model"
+        )
+    if unread := sorted(str(u) for u in unexpected or () if not UNREAD.search(str(u))):
+        some = f"{len(unread)} weights of its {part} are read by nothing here, as {unread[0]}"
+        warnings.warn(f"model = {name!r}: {some}", stacklevel=2)
+
+
+def read_tokenizer(root: Path, text_encoder, name: str):
+    """The CLIP tokenizer of a folder; InputError where it has no words, or more than the text encoder."""
+    from transformers import CLIPTokenizer
+
+    folder = root / "tokenizer"
+    if not ((folder / "vocab.json").is_file() or (folder / "tokenizer.json").is_file()):
+        raise refusal(
+            name, "has no words: tokenizer/ holds neither vocab.json nor tokenizer.json; download it again"
+        )
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    words = [tuple(tokenizer(word).input_ids) for word in ("a", "b", "c")]
+    if len(set(words)) < len(words):
+        raise refusal(
+            name, "has a tokenizer that tells no words apart: vocab.json, merges.txt are empty or damaged"
+        )
+    known = text_encoder.config.vocab_size
+    if len(tokenizer) > known:
+        fault = f"has a tokenizer of {len(tokenizer)} words for a text encoder of {known}"
+        raise refusal(name, f"{fault}: they belong to two models; download it again")
+    return tokenizer

@@ -1,0 +1,202 @@
+"""The parts of a single file, converted from the original names by diffusers' own functions, each weight checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dragnb.checkpoints import scheduler
+from dragnb.checkpoints.files import CONFIGS, OPEN_CLIP, TEXT, UNET, VAES, Original, header
+from dragnb.checkpoints.folders import UNREAD, complain, read_autoencoder, read_tokenizer
+from dragnb.checkpoints.places import HUB_NAMES, HubId, download, read_json, refusal
+from dragnb.errors import InputError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+ASKED_AT = 999  # the noisiest timestep: there noise is nearly all of z, and v nearly none
+MIDDLE = 0.5  # between a noise model's share of z in its answer, 1, and a v model's, 0
+
+
+def read(path: Path, original: Original, dtype: torch.dtype, name: str, needs_vae: bool):
+    """(unet, vae or None, text_encoder, tokenizer, scheduler) of a checked single file, on the CPU.
+
+    Every part is rounded once, from the file's own numbers: the U-Net to `dtype`, the others to float32.
+    """
+    from diffusers import UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint as convert
+
+    shipped = CONFIGS in original.config.parents
+    settings = read_json(original.config / "unet" / "config.json")
+    state = _converted(convert, _tensors(path, (UNET,)), _whole(UNet2DConditionModel, settings), "unet", name)
+    unet = _filled(lambda: UNet2DConditionModel.from_config(settings), state, dtype, "unet", name)
+    text_encoder = _text_encoder(path, original.config, name)
+    if shipped:
+        tokenizer = bundled_tokenizer(
+            pad=read_json(original.config / "tokenizer/tokenizer_config.json")["pad_token"]
+        )
+    else:
+        tokenizer = read_tokenizer(original.config, text_encoder, name)
+    plan = dict(original.plan)
+    if original.asks:
+        plan["prediction_type"] = kind = _asked(unet, text_encoder, tokenizer)
+        warnings.warn(
+            f"model = {name!r} does not say whether it predicts noise or v; its answer looks like {kind}. "
+            "A yaml of its name beside it, or config=, says it for certain",
+            stacklevel=2,
+        )
+    vae = _vae_of(path, original.config, name) if needs_vae else None
+    return unet, vae, text_encoder, tokenizer, scheduler.build(plan, name)
+
+
+def _tensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """The file's tensors whose names begin so; others, as the EMA twins, are not read."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {k: file.get_tensor(k) for k in file.keys() if k.startswith(prefixes)}  # noqa: SIM118
+
+
+def _whole(kind, settings: dict) -> dict:
+    """A config with the class's own defaults, as the conversion wants it."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        return dict(kind.from_config(settings).config)
+
+
+def _converted(convert: Callable, state: dict, settings: dict, part: str, name: str) -> dict:
+    try:
+        return convert(state, settings)
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise refusal(name, f"lacks weights of its {part} ({error!r}); download it again") from error
+
+
+def _filled(make: Callable, state: dict, dtype: torch.dtype, part: str, name: str) -> torch.nn.Module:
+    """A module, made without drawing weights, that holds these; InputError where some are missing or do not fit."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        module = make()
+    own = module.state_dict()
+    unfit = [k for k, x in state.items() if k in own and x.shape != own[k].shape]
+    complain(own.keys() - state.keys(), unfit, state.keys() - own.keys(), part, name)
+    whole = {k: x.to(dtype) for k, x in state.items() if k in own}
+    module.load_state_dict(whole, assign=True)
+    return module.eval()
+
+
+def _text_encoder(path: Path, config: Path, name: str):
+    """The CLIP text encoder; old NovelAI files spell it without `text_model.`, Stable Diffusion 2 as OpenCLIP does."""
+    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    settings = CLIPTextConfig(**read_json(config / "text_encoder" / "config.json"))
+    state = _tensors(path, (TEXT,))
+    if state:
+        state = {k.removeprefix(TEXT).removeprefix("text_model."): x for k, x in state.items()}
+    else:
+        shape = type("Shape", (), {"config": settings})
+        convert = lambda state, _: convert_open_clip_checkpoint(shape, state, prefix=OPEN_CLIP)  # noqa: E731
+        state = _converted(convert, _tensors(path, (OPEN_CLIP,)), {}, "text_encoder", name)
+        state = {k.removeprefix("text_model."): x for k, x in state.items()}
+        kept = [
+            f"encoder.layers.{k}." for k in range(settings.num_hidden_layers)
+        ]  # the file has one more, unused
+        state = {
+            k: x for k, x in state.items() if not k.startswith("encoder.layers.") or k.startswith(tuple(kept))
+        }
+    state = {k: x for k, x in state.items() if not UNREAD.search(k)}
+    with_prefix = "text_model." if hasattr(_empty_clip(settings), "text_model") else ""
+    state = {with_prefix + k: x for k, x in state.items()}
+    return _filled(lambda: CLIPTextModel(settings), state, torch.float32, "text_encoder", name)
+
+
+def _empty_clip(settings):
+    from accelerate import init_empty_weights
+    from transformers import CLIPTextModel
+
+    with init_empty_weights():
+        return CLIPTextModel(settings)
+
+
+def _vae_of(path: Path, config: Path, name: str):
+    """The file's autoencoder; without one, that of SD 1.5, which all of the family can read, with a warning."""
+    state = _tensors(path, VAES)
+    if state:
+        return autoencoder(state, read_json(config / "vae" / "config.json"), name)
+    warnings.warn(f"model = {name!r} holds no autoencoder; Stable Diffusion 1.5's is used", stacklevel=2)
+    if any((config / "vae").glob("*.safetensors")):
+        return read_autoencoder(config, "vae", name)
+    try:
+        folder = download(
+            HubId(HUB_NAMES["sd15"]), ["vae/*.safetensors", "vae/config.json"], name, ["*.fp16*"]
+        )
+        return read_autoencoder(folder, "vae", name)
+    except InputError as error:
+        raise refusal(
+            name, f"holds no autoencoder, and SD 1.5's is not at hand; give vae= ({error})"
+        ) from error
+
+
+def autoencoder(state: dict, settings: dict, name: str):
+    """An AutoencoderKL, float32, of weights in the original names, with or without a prefix, or in diffusers'."""
+    from diffusers import AutoencoderKL
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint as convert
+
+    for prefix in VAES:
+        state = {k.removeprefix(prefix): x for k, x in state.items() if not k.startswith("model_ema.")}
+    state = {
+        k: x
+        for k, x in state.items()
+        if k.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
+    }
+    if not any("_blocks." in k for k in state):
+        state = _converted(convert, state, _whole(AutoencoderKL, settings), "vae", name)
+    return _filled(lambda: AutoencoderKL.from_config(settings), state, torch.float32, "vae", name)
+
+
+def read_vae(path: Path, model: Path, name: str):
+    """The autoencoder that a user names: a diffusers folder of it or of a whole model, or a single file. Float32.
+
+    model  the folder that holds the model's own configs; a single file is taken to have the same settings
+    """
+    if path.is_dir():
+        part = "vae" if (path / "vae").is_dir() else "."
+        if not (path / part / "config.json").is_file():
+            raise InputError(
+                f"vae = {name!r} holds no config.json; give an autoencoder's folder or .safetensors file"
+            )
+        return read_autoencoder(path, part, name)
+    shapes, _ = header(path, name)
+    if not any(k.endswith("decoder.conv_in.weight") for k in shapes):
+        raise InputError(
+            f"vae = {name!r} holds no autoencoder (no decoder.conv_in.weight); give another file"
+        )
+    settings = read_json(model / "vae" / "config.json")
+    if settings.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
+        settings = read_json(CONFIGS / "sd15" / "vae" / "config.json")
+    return autoencoder(_tensors(path, ("",)), settings, name)
+
+
+@torch.no_grad()
+def _asked(unet, text_encoder, tokenizer) -> str:
+    """Does the model predict noise or v? By the share of pure noise in its answer at the last timestep."""
+    ids = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids
+    z = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    out = unet(z.to(unet.dtype), ASKED_AT, text_encoder(ids)[0].to(unet.dtype)).sample.float()
+    return "epsilon" if (out * z).sum() / z.square().sum() > MIDDLE else "v_prediction"
+
+
+def bundled_tokenizer(pad: str = END):
+    """CLIP's tokenizer, of the merges that come with dragnb; the vocabulary is the bytes' letters, then the merges."""
+    from transformers import CLIPTokenizer
+
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = [chr(b) for b in plain] + [chr(256 + k) for k in range(256 - len(plain))]
+    lines = (CONFIGS / "merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [tuple(line.split(" ")) for line in lines]
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(m) for m in merges), START, END]
+    vocabulary = {word: k for k, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad, model_max_length=77)
