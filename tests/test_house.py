@@ -13,15 +13,17 @@ PACKAGE = Path(dragnb.__file__).parent
 ROOT = "root"
 MAY_IMPORT = {  # folder -> what it may import beside itself
     ROOT: set(),
+    "inputs": {ROOT},
     "methods": {ROOT},
     "metrics": {ROOT},
     "clay": {ROOT},
     "clay/training": {ROOT, "clay", "metrics"},
-    "sweep": {ROOT, "methods", "metrics", "clay"},
-    "ui": {ROOT},
+    "sweep": {ROOT, "inputs", "methods", "metrics", "clay"},
+    "ui": {ROOT, "inputs"},
 }
 EXCEPTIONS = {  # file -> what it may import besides
     "pipeline": {"methods"},
+    "task": {"inputs"},
 }
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see
     "diffusers": {"checkpoints", "sd", "features", "attention", "lora", "clay/training"},

@@ -275,7 +275,7 @@ def test_a_wrong_field_of_the_json_is_named(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{oops", "cannot be read: Expecting"), ("[1]", "holds a list")]
+    ("text", "message"), [("{oops", r"cannot be read \(Expecting"), ("[1]", "holds a list")]
 )
 def test_a_json_that_is_none_is_named(tmp_path, text, message):
     folder = saved(tmp_path)
