@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Iterable, Iterator
 
 LONGEST = 160  # characters of a value, or of a library's reason, in a message
@@ -59,3 +60,19 @@ def boundary(problem: str, remedy: str, passing: tuple[type[Exception], ...] = (
         except Exception:  # an error that cannot say what it is
             reason = ""
         raise InputError(f"{problem} ({reason or type(error).__name__}); {remedy}") from error
+
+
+def bounded(field: str, remedy: str):
+    """Decorate a function whose first argument names something from outside: all its errors are a `boundary`'s."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def inside(*args, **options):
+            given = args[0] if args else next(iter(options.values()), None)
+            problem = f"{field} = {short(str(getattr(given, 'name', given)))} cannot be read"
+            with boundary(problem, remedy):
+                return function(*args, **options)
+
+        return inside
+
+    return decorate

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from dragnb import sd
-from dragnb.errors import InputError, NotFiniteError
+from dragnb.errors import InputError, NotFiniteError, bounded
 from dragnb.store import replacing
 
 ADAPTER = "dragnb"
@@ -241,6 +241,7 @@ def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
     return Path(path)
 
 
+@bounded("LoRA", "make it again with `lora.save`")
 def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """Read the U-Net's part of a LoRA file that `save`, diffusers, peft or kohya wrote.
 

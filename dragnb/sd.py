@@ -20,7 +20,7 @@ import joblib
 import torch
 
 from dragnb import checkpoints, ddim
-from dragnb.errors import InputError
+from dragnb.errors import InputError, bounded
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
 KEPT_MODELS = 2  # how many loaded models a process keeps
@@ -70,6 +70,7 @@ _loaded: OrderedDict[tuple, Model] = OrderedDict()
 _loading = threading.Lock()
 
 
+@bounded("model", "download it again")
 def load(
     model: str | Model = "clay",
     device: str = "auto",
