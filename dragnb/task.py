@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ from dragnb.store import replacing
 SCHEMA = 1
 TASK_JSON, TASK_IMAGE, TASK_MASK = MEMBERS = ("task.json", "image.png", "mask.png")
 FIELDS = ("schema", "size", "pairs", "prompt", "name")
-PROMPT_WORDS = 60  # about what fits CLIP's 77 tokens
+PROMPT_TOKENS = 75  # of CLIP's 77, which begin and end a prompt
+PIECES = re.compile(r"[^\W\d_]|\d|[^\w\s]+|_+")
+ALMOST_FULL, ALMOST_EMPTY = 0.95, 0.001  # parts of the picture that a mask frees and that are asked about
 CHUNK = b"drAG"  # ancillary, private, and not to be copied by a program that changes the picture
 RECORD = "dragnb"  # the PNG's text with the record, as json
 
@@ -88,10 +91,8 @@ class DragTask:
             for k in np.flatnonzero(~self.mask[y, x]):
                 where = f"pairs[{k}].handle = {_point(self.handles[k])}"
                 said.append(f"{where} lies outside the mask: it is held in place")
-        words = len(self.prompt.split())
-        if words > PROMPT_WORDS:
-            said.append(f"the prompt has {words} words; what goes beyond the model's 77 tokens is cut off")
-        return said
+            said += mask_doubts(self.mask, self.mask[y, x])
+        return said + prompt_doubts(self.prompt)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "DragTask":
@@ -149,6 +150,44 @@ class DragTask:
         text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         files = {TASK_JSON: text.encode(), TASK_IMAGE: _png(self.image)}
         return files if self.mask is None else files | {TASK_MASK: _png(self.mask.astype(np.uint8) * 255)}
+
+
+def mask_doubts(mask: np.ndarray, freed: np.ndarray) -> list[str]:
+    """Is this mask, bool (h, w), the one that is meant? A sentence each for one that is inverted, or of another drag.
+
+    freed  bool (n,), whether it frees each of the handles
+    """
+    share, doubts = mask.mean(), []
+    if len(freed) and not freed.any() and mask.any():
+        doubts.append("no handle lies inside the mask: is it inverted, or of another drag? White may change")
+    if ALMOST_FULL <= share < 1:
+        doubts.append(f"the mask frees {share:.1%} of the picture: is it inverted? White may change")
+    if 0 < share < ALMOST_EMPTY:
+        doubts.append(
+            f"the mask frees {mask.sum()} pixels of the picture alone: is it the one that is meant?"
+        )
+    return doubts
+
+
+def prompt_doubts(prompt: str, tokenizer=None) -> list[str]:
+    """A sentence where a prompt is longer than the model reads, by its tokenizer's own count where one is given.
+
+    Without one it is estimated: a token a word of eight letters, a digit, a run of signs, or a letter of a script that
+    is not Latin.
+    """
+    tokens = _estimate(prompt) if tokenizer is None else len(tokenizer(prompt).input_ids) - 2
+    if tokens <= PROMPT_TOKENS:
+        return []
+    about = "about " if tokenizer is None else ""
+    return [
+        f"the prompt has {about}{tokens} tokens; the model reads {PROMPT_TOKENS}, and the rest is cut off"
+    ]
+
+
+def _estimate(prompt: str) -> int:
+    latin = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+    words = sum(-(-len(word) // 8) for word in latin.findall(prompt))
+    return words + len(PIECES.findall(latin.sub(" ", prompt)))
 
 
 def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
