@@ -67,7 +67,7 @@ def test_kernels_of_closed_pages_are_ended_but_not_one_whose_run_goes_on(tmp_pat
         finally:
             for kernel in _kernels(server):
                 kernel.kill()
-            server.terminate()
+            server.kill()
 
 
 def _page(url: str) -> None:

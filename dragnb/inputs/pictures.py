@@ -105,7 +105,10 @@ def _opened(path, field: str) -> Iterator[tuple[Image.Image, object]]:
     """
     path, it = (path, "it") if hasattr(path, "read") else (Path(path), path)
     _require_file(path, field)
-    with boundary(f"{field}: {it} cannot be read as a picture", "save it as a PNG"), _whole_pictures():
+    with (
+        boundary(f"{field}: {it} cannot be read as a picture", "save it as a PNG"),
+        _whole_pictures(field, it),
+    ):
         try:
             opened = Image.open(path, formats=_formats())
         except Image.UnidentifiedImageError:
@@ -138,7 +141,7 @@ def _require_file(path, field: str) -> None:
 
 
 @contextmanager
-def _whole_pictures() -> Iterator[None]:
+def _whole_pictures(field: str, it) -> Iterator[None]:
     """Read no half picture inside the block, though a program may have told Pillow to; leave big ones to us."""
     with _flag, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at
@@ -146,7 +149,8 @@ def _whole_pictures() -> Iterator[None]:
         try:
             yield
         except Image.DecompressionBombError:
-            raise InputError(f"it is huge; scale it down to {MAX_PIXELS // 1_000_000} Mpx or fewer") from None
+            most = f"{MAX_PIXELS // 1_000_000} Mpx or fewer"
+            raise InputError(f"{field}: {it} is huge; scale it down to {most}") from None
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
