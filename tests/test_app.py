@@ -1,5 +1,6 @@
 """`make app` ends the kernels of closed pages, and none that is at work."""
 
+import contextlib
 import re
 import socket
 import subprocess
@@ -65,9 +66,10 @@ def test_kernels_of_closed_pages_are_ended_but_not_one_whose_run_goes_on(tmp_pat
             assert _until((tmp_path / "done").exists, LONG * 2), "which comes to its end"
             assert _until(lambda: not _kernels(server), QUIET * 4), "and then goes too"
         finally:
-            for kernel in _kernels(server):
-                kernel.kill()
+            left = _kernels(server)
             server.kill()
+            for kernel in left:
+                kernel.kill()
 
 
 def _page(url: str) -> None:
@@ -90,5 +92,9 @@ def _until(true, seconds: float) -> bool:
 
 
 def _kernels(server) -> list[psutil.Process]:
-    children = psutil.Process(server.pid).children(recursive=True)
-    return [p for p in children if p.is_running() and "ipykernel" in " ".join(p.cmdline())]
+    found = []
+    for process in psutil.Process(server.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end meanwhile
+            if "ipykernel" in " ".join(process.cmdline()):
+                found.append(process)
+    return found

@@ -52,7 +52,8 @@ class _Work:
                 with _opener().open(request, timeout=SECONDS) as self.answer:
                     self.content = b"".join(self._pieces())
         except InputError as error:
-            self.error = error
+            named = str(error).startswith(one_line(self.url))
+            self.error = error if named else InputError(f"{one_line(self.url)}: {error}")
 
     def _pieces(self) -> Iterator[bytes]:
         stated, size = self.answer.headers.get("Content-Length", ""), 0

@@ -8,6 +8,7 @@ A case is decided by boundary, seed and number alone, whatever else is run.
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import pickle
@@ -156,7 +157,7 @@ def _change(data, rng) -> None:
         if isinstance(data[key], (dict, list)) and rng.random() < 0.7:
             data = data[key]
             continue
-        data[key] = ODD[rng.integers(len(ODD))]
+        data[key] = copy.deepcopy(ODD[rng.integers(len(ODD))])
         return
 
 
