@@ -19,6 +19,11 @@ PYTEST := $(BIN)/python -m pytest
 # Uploads of up to 512 MiB: Jupyter's servers drop messages of more than 10 MiB and say nothing.
 LARGE := "{'websocket_max_message_size': 536870912}"
 
+# A page that was closed leaves its kernel: it is ended once it has said nothing for ten minutes. An open page keeps its
+# kernel, and so does a run without one, which speaks at every step.
+CULL := --MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60 \
+	--MappingKernelManager.cull_connected=False --MappingKernelManager.cull_busy=False
+
 .PHONY: help setup notebooks class test lab app slow clean
 
 help:
@@ -60,7 +65,7 @@ app: setup
 	@$(BIN)/python -c 'import voila' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[app]'
 	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --output-dir outputs --output studio_app \
 		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=lesson notebooks/10_studio.ipynb
-	$(BIN)/python -m voila outputs/studio_app.ipynb --Voila.tornado_settings=$(LARGE) $(ARGS)
+	$(BIN)/python -m voila outputs/studio_app.ipynb --Voila.tornado_settings=$(LARGE) $(CULL) $(ARGS)
 
 clean:
 	rm -rf outputs build *.egg-info .pytest_cache .ruff_cache

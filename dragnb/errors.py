@@ -1,7 +1,11 @@
 """What goes wrong, said once and clearly: the field, the value, the remedy."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Iterator
+
+LONGEST = 160  # characters of a value, or of a library's reason, in a message
 
 
 class InputError(ValueError):
@@ -17,3 +21,58 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def short(value) -> str:
+    """A value as a message shows it: its repr in one line, the middle of a long one left out."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of more digits than Python writes, a class with a repr of its own
+        text = f"a {type(value).__name__}"
+    return one_line(text)
+
+
+def one_line(text) -> str:
+    """A text as a message shows it: printable, in one line, the middle of a long one left out."""
+    text = " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
+@contextlib.contextmanager
+def boundary(problem: str, remedy: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Make one InputError, "problem (reason); remedy", of whatever a library throws at what came from outside.
+
+    problem  names the field and the value, as "mask: cat.png cannot be read"
+    passing  kinds of error that the caller knows better
+
+    Libraries promise no kinds: a damaged file has raised TypeError, OverflowError, RuntimeError, LZMAError,
+    RecursionError, MemoryError and others. Our own InputErrors pass as they are; Ctrl-C is no error.
+    """
+    try:
+        yield
+    except (InputError, *passing):
+        raise
+    except Exception as error:
+        try:
+            reason = one_line(getattr(error, "strerror", None) or error)
+        except Exception:  # an error that cannot say what it is
+            reason = ""
+        raise InputError(f"{problem} ({reason or type(error).__name__}); {remedy}") from error
+
+
+def bounded(field: str, remedy: str):
+    """Decorate a function whose first argument names something from outside: all its errors are a `boundary`'s."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def inside(*args, **options):
+            given = args[0] if args else next(iter(options.values()), None)
+            problem = f"{field} = {short(str(getattr(given, 'name', given)))} cannot be read"
+            with boundary(problem, remedy):
+                return function(*args, **options)
+
+        return inside
+
+    return decorate

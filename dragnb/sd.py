@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import os
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ import joblib
 import torch
 
 from dragnb import checkpoints, ddim
-from dragnb.errors import InputError, did_you_mean
+from dragnb.errors import InputError, bounded, did_you_mean
+from dragnb.task import prompt_doubts
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
 KEPT_MODELS = 2  # how many loaded models a process keeps
@@ -142,6 +144,7 @@ _loaded: OrderedDict[tuple, Model] = OrderedDict()
 _loading = threading.Lock()
 
 
+@bounded("model", "download it again")
 def load(model: str | Model | Wanted = "clay", **loading) -> Model:
     """Load a Stable Diffusion 1 or 2 once per process; the same request gives the same object again.
 
@@ -313,12 +316,22 @@ def decode(model: Model, z: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def embed(model: Model, prompt: str) -> torch.Tensor:
-    """The prompt as the U-Net's condition, (1, 77, c) float32. Longer prompts are cut at 77 tokens."""
+    """The prompt as the U-Net's condition, (1, 77, c) float32. Longer prompts are cut at 77 tokens, with a warning."""
+    for doubt in prompt_doubts(prompt, model.tokenizer):
+        warnings.warn(doubt, stacklevel=2)
     length = model.text_encoder.config.max_position_embeddings
     ids = model.tokenizer(
         prompt, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     ).input_ids  # fmt: skip
     return model.text_encoder(ids.to(model.device))[0].float()
+
+
+def tokenizer_of(model: str | Model):
+    """The tokenizer of a model that has been loaded, by its name too; None where it has not."""
+    known = (
+        model if isinstance(model, Model) else next((m for m in _loaded.values() if m.name == model), None)
+    )
+    return known and known.tokenizer
 
 
 def predict(model: Model, z: torch.Tensor, t, cond: torch.Tensor) -> torch.Tensor:

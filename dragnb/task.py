@@ -12,29 +12,27 @@ import io
 import json
 import math
 import os
+import re
 import shutil
-import warnings
 import zipfile
-import zlib
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
-from dragnb.errors import InputError, did_you_mean
+from dragnb.errors import InputError, boundary, did_you_mean, short
+from dragnb.inputs import archives
+from dragnb.inputs.pictures import check_mask, read_image, read_mask, require_size
 from dragnb.store import replacing
 
 SCHEMA = 1
 TASK_JSON, TASK_IMAGE, TASK_MASK = MEMBERS = ("task.json", "image.png", "mask.png")
 FIELDS = ("schema", "size", "pairs", "prompt", "name")
-PROMPT_WORDS = 60  # about what fits CLIP's 77 tokens
-MIN_SIDE = 16  # pixels; less has no content to drag
-MAX_PIXELS = 64_000_000
-MAX_BYTES = 512 * 2**20  # one unpacked member of a zip
-WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # more than 8 bits a pixel
+PROMPT_TOKENS = 75  # of CLIP's 77, which begin and end a prompt
+PIECES = re.compile(r"[^\W\d_]|\d|[^\w\s]+|_+")
+ALMOST_FULL, ALMOST_EMPTY = 0.95, 0.001  # parts of the picture that a mask frees and that are asked about
 CHUNK = b"drAG"  # ancillary, private, and not to be copied by a program that changes the picture
 RECORD = "dragnb"  # the PNG's text with the record, as json
 
@@ -64,8 +62,7 @@ class DragTask:
         handles, targets = _check_points(self.handles, self.targets, self.size)
         mask = None if self.mask is None else check_mask(self.mask, self.size)
         for field in ("prompt", "name"):
-            if not isinstance(getattr(self, field), str):
-                raise InputError(f"{field} = {getattr(self, field)!r} is not text")
+            check_text(getattr(self, field), field)
         arrays = {"image": np.array(self.image), "handles": handles, "targets": targets, "mask": mask}
         for field, array in arrays.items():
             if array is not None:
@@ -94,10 +91,8 @@ class DragTask:
             for k in np.flatnonzero(~self.mask[y, x]):
                 where = f"pairs[{k}].handle = {_point(self.handles[k])}"
                 said.append(f"{where} lies outside the mask: it is held in place")
-        words = len(self.prompt.split())
-        if words > PROMPT_WORDS:
-            said.append(f"the prompt has {words} words; what goes beyond the model's 77 tokens is cut off")
-        return said
+            said += mask_doubts(self.mask, self.mask[y, x])
+        return said + prompt_doubts(self.prompt)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "DragTask":
@@ -157,6 +152,44 @@ class DragTask:
         return files if self.mask is None else files | {TASK_MASK: _png(self.mask.astype(np.uint8) * 255)}
 
 
+def mask_doubts(mask: np.ndarray, freed: np.ndarray) -> list[str]:
+    """Is this mask, bool (h, w), the one that is meant? A sentence each for one that is inverted, or of another drag.
+
+    freed  bool (n,), whether it frees each of the handles
+    """
+    share, doubts = mask.mean(), []
+    if len(freed) and not freed.any() and mask.any():
+        doubts.append("no handle lies inside the mask: is it inverted, or of another drag? White may change")
+    if ALMOST_FULL <= share < 1:
+        doubts.append(f"the mask frees {share:.1%} of the picture: is it inverted? White may change")
+    if 0 < share < ALMOST_EMPTY:
+        doubts.append(
+            f"the mask frees {mask.sum()} pixels of the picture alone: is it the one that is meant?"
+        )
+    return doubts
+
+
+def prompt_doubts(prompt: str, tokenizer=None) -> list[str]:
+    """A sentence where a prompt is longer than the model reads, by its tokenizer's own count where one is given.
+
+    Without one it is estimated: a token a word of eight letters, a digit, a run of signs, or a letter of a script that
+    is not Latin.
+    """
+    tokens = _estimate(prompt) if tokenizer is None else len(tokenizer(prompt).input_ids) - 2
+    if tokens <= PROMPT_TOKENS:
+        return []
+    about = "about " if tokenizer is None else ""
+    return [
+        f"the prompt has {about}{tokens} tokens; the model reads {PROMPT_TOKENS}, and the rest is cut off"
+    ]
+
+
+def _estimate(prompt: str) -> int:
+    latin = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+    words = sum(-(-len(word) // 8) for word in latin.findall(prompt))
+    return words + len(PIECES.findall(latin.sub(" ", prompt)))
+
+
 def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
     """A flat list of clicks, handle and target in turn -> handles (n, 2) and targets (n, 2)."""
     points = _float_points("points", points)
@@ -174,22 +207,19 @@ def check_image(image) -> None:
     require_size(image.shape[1], image.shape[0], "image")
 
 
-def check_mask(mask, size: tuple[int, int], field: str = "mask") -> np.ndarray:
-    """A mask as bool (height, width), a copy; InputError where it is not of `size` = (width, height)."""
-    mask = np.asarray(mask)
-    if mask.shape != (size[1], size[0]):
-        have = f"{mask.shape[1]}×{mask.shape[0]}" if mask.ndim == 2 else f"of shape {mask.shape}"
-        raise InputError(
-            f"{field} is {have}, the picture {size[0]}×{size[1]}; paint the mask on the picture itself"
-        )
-    return np.array(mask != 0)
+def check_text(value, field: str) -> None:
+    """InputError unless `value` is text that a file can hold."""
+    if not isinstance(value, str):
+        raise InputError(f"{field} = {short(value)} is not text")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise InputError(f"{field} = {short(value)} holds half a character; write it again")
 
 
 def _float_points(field: str, points) -> np.ndarray:
     try:
         array = np.array(points, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{field} = {points!r} are not points [x, y]") from None
+    except (TypeError, ValueError, OverflowError, RecursionError, MemoryError):
+        raise InputError(f"{field} = {short(points)} are not points [x, y]") from None
     array = array.reshape(-1, 2) if array.size == 0 else array
     if array.ndim != 2 or array.shape[1] != 2:
         raise InputError(f"{field} has shape {array.shape}, not (n, 2): a list of [x, y]")
@@ -233,37 +263,42 @@ def parse_task_json(text: bytes) -> dict:
         raise InputError(f"{TASK_JSON} holds a {type(data).__name__}, not an object with {', '.join(FIELDS)}")
     for name in data:
         if name not in FIELDS:
-            raise InputError(f"{TASK_JSON}: unknown field {name!r}{did_you_mean(name, FIELDS)}")
+            raise InputError(f"{TASK_JSON}: unknown field {short(name)}{did_you_mean(name, FIELDS)}")
     for name in ("schema", "size", "pairs"):
         if name not in data:
             raise InputError(f"{TASK_JSON}: {name} is missing")
     if data["schema"] != SCHEMA:
-        raise InputError(f"{TASK_JSON}: schema = {data['schema']!r}; this version reads {SCHEMA}")
+        raise InputError(f"{TASK_JSON}: schema = {short(data['schema'])}; this version reads {SCHEMA}")
     if not is_xy(data["size"]):
-        raise InputError(f"{TASK_JSON}: size = {data['size']!r} is not [width, height]")
+        raise InputError(f"{TASK_JSON}: size = {short(data['size'])} is not [width, height]")
     if not isinstance(data["pairs"], list):
-        raise InputError(f"{TASK_JSON}: pairs = {data['pairs']!r} is not a list")
+        raise InputError(f"{TASK_JSON}: pairs = {short(data['pairs'])} is not a list")
     for k, pair in enumerate(data["pairs"]):
         for end in ("handle", "target"):
             point = pair.get(end) if isinstance(pair, dict) else None
             if not is_xy(point):
-                raise InputError(f"{TASK_JSON}: pairs[{k}].{end} = {point!r} is not [x, y]")
+                raise InputError(f"{TASK_JSON}: pairs[{k}].{end} = {short(point)} is not [x, y]")
     return data
 
 
 def parse_json(text: bytes, name: str):
-    """The value of a json file's content; InputError names the file where it is none."""
-    try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} cannot be read: {error}") from None
+    """The value of a json file's content, in UTF-8; InputError names the file where it is none."""
+    with boundary(f"{name} cannot be read", "give a JSON file in UTF-8"):
+        return json.loads(text.decode("utf-8-sig"))
 
 
 def is_xy(value) -> bool:
     """Is this a list of two finite numbers?"""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return False
-    return all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+    return all(isinstance(v, Real) and not isinstance(v, bool) and _finite(v) for v in value)
+
+
+def _finite(number) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number of more digits than a float holds
+        return False
 
 
 def _read_files(path: Path) -> dict[str, bytes]:
@@ -293,20 +328,15 @@ def _unpacked(path: Path) -> dict[str, bytes]:
             f"task: {path} is neither a folder nor a whole zip file, nor a PNG that an edit made"
         )
     files = {}
-    try:
-        with zipfile.ZipFile(packed) as archive:
-            for info in archive.infolist():
-                *folders, name = Path(info.filename).parts or ("",)
-                hidden = any(folder.startswith((".", "__MACOSX")) for folder in folders)
-                if name not in MEMBERS or hidden or len(folders) > 1:
-                    continue
-                if name in files:
-                    raise InputError(f"{path} holds {name} twice; one zip, one task")
-                if info.file_size > MAX_BYTES:
-                    raise InputError(f"{path}: {info.filename} is larger than {MAX_BYTES // 2**20} MiB")
-                files[name] = archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be unpacked ({error}); write the zip again") from error
+    with archives.opened(packed, str(path)) as archive:
+        for info in archive.infolist():
+            *folders, name = Path(info.filename).parts or ("",)
+            hidden = any(folder.startswith((".", "__MACOSX")) for folder in folders)
+            if name not in MEMBERS or hidden or len(folders) > 1:
+                continue
+            if name in files:
+                raise InputError(f"{path} holds {name} twice; one zip, one task")
+            files[name] = archives.content(archive, info)
     return files
 
 
@@ -316,7 +346,7 @@ def _carried(path: Path) -> tuple[bytes | None, str | None]:
         with Image.open(path, formats=["PNG"]) as picture:
             chunks = dict(chunk[:2] for chunk in picture.private_chunks)
             return chunks.get(CHUNK), picture.info.get(RECORD)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # whatever Pillow throws at what is no whole PNG
         return None, None
 
 
@@ -357,80 +387,3 @@ def _png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
-
-
-def read_image(path: str | os.PathLike | BinaryIO, field: str = "image") -> np.ndarray:
-    """A picture file, by its path or open, -> uint8 (height, width, 3), turned upright by its EXIF.
-
-    Grey, palette, CMYK and 16-bit pictures are converted; transparency is laid over white. Raises InputError,
-    naming `field`, for a missing, unreadable, animated, huge (over 64 Mpx) or tiny (under 16 px) picture.
-    """
-    with _opened(path, field) as picture:
-        rgb = _eight_bits(picture, field)
-        if "A" in rgb.getbands() or "transparency" in rgb.info:
-            rgba = rgb.convert("RGBA")
-            rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        array = np.array(rgb.convert("RGB"))
-    require_size(array.shape[1], array.shape[0], field)
-    return array
-
-
-def read_mask(path: str | os.PathLike | BinaryIO, size: tuple[int, int], field: str = "mask") -> np.ndarray:
-    """A mask file, by its path or open, -> bool (height, width).
-
-    True, may change, where a pixel is neither black nor transparent. Raises InputError when it is not a picture of
-    `size` = (width, height).
-    """
-    with _opened(path, field) as picture:
-        if picture.mode in (*WIDE_GREY, "F"):
-            mask = np.array(picture) != 0
-        else:
-            rgba = np.array(picture.convert("RGBA"))
-            mask = rgba[..., :3].any(-1) & (rgba[..., 3] > 0)
-    return check_mask(mask, size, field)
-
-
-def require_size(width: int, height: int, field: str) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{field} is {width}×{height} pixels; both sides must have {MIN_SIDE} or more")
-    if width * height > MAX_PIXELS:
-        most = MAX_PIXELS // 1_000_000
-        raise InputError(f"{field} is {width}×{height} pixels; scale it down to {most} Mpx or fewer")
-
-
-def _opened(path, field: str) -> Image.Image:
-    """The picture, upright and fully read, of a size and kind that can be handled."""
-    path, it = (path, "it") if hasattr(path, "read") else (Path(path), path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at below
-            with Image.open(path) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    require_size(picture.width, picture.height, field)
-                frames = getattr(picture, "n_frames", 1)
-                if frames > 1 and picture.format != "MPO":  # a photo with its preview beside it
-                    raise InputError(f"{field}: {it} holds {frames} frames; save one of them as a PNG")
-                picture.load()
-                return ImageOps.exif_transpose(picture)
-    except FileNotFoundError:
-        raise InputError(f"{field}: {path} does not exist") from None
-    except IsADirectoryError:
-        raise InputError(f"{field}: {path} is a folder, not a picture") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{field}: {it} is huge; scale it down to {MAX_PIXELS // 1_000_000} Mpx") from None
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = str(error).replace(repr(str(path)), "it").replace(repr(path), "it")
-        raise InputError(f"{field}: {it} cannot be read as a picture ({reason}); save it as a PNG") from error
-
-
-def _eight_bits(picture: Image.Image, field: str) -> Image.Image:
-    if picture.mode in WIDE_GREY:
-        values = np.array(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{field} has grey values of 32 bits; save it with 8 or 16")
-        return Image.fromarray((values // 257).astype(np.uint8))
-    if picture.mode == "F":
-        raise InputError(f"{field} has floating-point values; save it with 8 bits, 0 to 255")
-    return picture

@@ -12,15 +12,16 @@ import dragnb
 PACKAGE = Path(dragnb.__file__).parent
 ROOT = "root"
 MAY_IMPORT = {  # folder -> what it may import beside itself
-    ROOT: {"checkpoints"},
+    ROOT: {"checkpoints", "inputs"},
     "checkpoints": {ROOT},
+    "inputs": {ROOT},
     "methods": {ROOT},
     "pipeline": {ROOT, "methods", "checkpoints"},
     "metrics": {ROOT, "checkpoints"},
     "clay": {ROOT},
     "clay/training": {ROOT, "clay", "metrics"},
-    "sweep": {ROOT, "methods", "metrics", "clay", "pipeline"},
-    "ui": {ROOT, "checkpoints", "pipeline"},
+    "sweep": {ROOT, "inputs", "methods", "metrics", "clay", "pipeline"},
+    "ui": {ROOT, "checkpoints", "inputs", "pipeline"},
 }
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see
     "diffusers": {"checkpoints", "sd", "features", "attention", "lora", "clay/training"},

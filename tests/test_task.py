@@ -235,12 +235,41 @@ def test_an_empty_mask_means_the_whole_picture_is_free_and_says_so(mask):
         ),
         (
             {"prompt": "cat " * 500},
-            "the prompt has 500 words; what goes beyond the model's 77 tokens is cut off",
+            "the prompt has about 500 tokens; the model reads 75, and the rest is cut off",
         ),
     ],
 )
 def test_what_may_not_be_meant_is_a_warning(changes, warning):
     assert a_task(**changes).warnings() == [warning]
+
+
+@pytest.mark.parametrize(
+    ("mask", "handles", "sentence"),
+    [
+        (
+            np.arange(H * W).reshape(H, W) > 40,
+            [[5, 5]],
+            "the mask frees 96.6% of the picture: is it inverted?",
+        ),
+        (~square_mask(), [[10, 12]], "no handle lies inside the mask: is it inverted, or of another drag?"),
+        (
+            np.arange(H * W).reshape(H, W) == 6 * W + 6,
+            [[6, 6]],
+            "the mask frees 1 pixels of the picture alone",
+        ),
+    ],
+)
+def test_a_mask_that_looks_inverted_or_stale_is_asked_about(mask, handles, sentence):
+    task = a_task(mask=mask, handles=handles, targets=[[20, 20]])
+
+    assert any(said.startswith(sentence) for said in task.warnings())
+
+
+@pytest.mark.parametrize("prompt", ["猫" * 80, "собака" * 20, "ก" * 90, "1" * 76, "word " * 76])
+def test_a_prompt_that_is_too_long_is_said_in_any_script(prompt):
+    (said,) = a_task(prompt=prompt).warnings()
+
+    assert said.endswith("tokens; the model reads 75, and the rest is cut off")
 
 
 # task.json
@@ -275,7 +304,7 @@ def test_a_wrong_field_of_the_json_is_named(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{oops", "cannot be read: Expecting"), ("[1]", "holds a list")]
+    ("text", "message"), [("{oops", r"cannot be read \(Expecting"), ("[1]", "holds a list")]
 )
 def test_a_json_that_is_none_is_named(tmp_path, text, message):
     folder = saved(tmp_path)

@@ -12,6 +12,7 @@ import model_card
 import nbformat
 import notebook_outputs
 import numpy as np
+import parameters
 import pytest
 import run_notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -107,19 +108,74 @@ def test_a_file_that_is_no_notebook_is_named(books, capfd):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("own", "text", "value"),
     [
-        ("3", 3),
-        ("0.5", 0.5),
-        ("true", True),
-        ("None", None),
-        ("[1, 2]", [1, 2]),
-        ("sd15", "sd15"),
-        ("a/b c", "a/b c"),
+        ("", "1984", "1984"),
+        ("clay", "2024", "2024"),
+        ("", "True", "True"),
+        ("", "None", "None"),
+        ("", "[1, 2]", "[1, 2]"),
+        ("", '"1984"', "1984"),
+        ("", "a 'b' c", "a 'b' c"),
+        ("", "007", "007"),
+        (3, "7", 7),
+        (3, "0.5", 0.5),
+        (0.5, "2", 2.0),
+        (0.5, "1e-3", 1e-3),
+        (3, "None", None),
+        (True, "false", False),
+        (True, "0", False),
+        ([], "[1, [2, 3]]", [1, [2, 3]]),
+        ({}, '{"lora_steps": 4, "reference": false}', {"lora_steps": 4, "reference": False}),
+        (None, "3", 3),
+        (None, "sd15", "sd15"),
+        (parameters.NONE, "a/b c", "a/b c"),
     ],
 )
-def test_parameters_from_the_command_line_are_read_as_literals_else_as_text(text, value):
-    assert run_notebooks.literal(text) == value
+def test_a_parameter_keeps_the_kind_of_the_notebooks_own_value(own, text, value):
+    found = parameters.typed("name", text, own)
+
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("own", "text", "sentence"),
+    [
+        (3, "many", "-p x many: is not a number, as the notebook's own 3 is"),
+        (3, "True", "-p x True: is not a number"),
+        (True, "maybe", "-p x maybe: is not True or False"),
+        ({}, "{lr:0.1}", """a shell has eaten its quotes, so write -p x '{"lr":0.1}'"""),
+        ({}, "{a: [1e-3, yes], b: true}", """write -p x '{"a": [1e-3, "yes"], "b": true}'"""),
+        ([], "[cat, dog]", """write -p x '["cat", "dog"]'"""),
+        (None, "{lr:0.1}", """write -p x '{"lr":0.1}'"""),
+        ({}, "{lr:", "keep a shell from its quotes"),
+        ({}, "[1]", "-p x [1]: is not a dict, as the notebook's own {} is"),
+    ],
+)
+def test_a_value_of_another_kind_is_met_with_one_sentence_that_shows_the_right_quoting(own, text, sentence):
+    with pytest.raises(ValueError) as caught:
+        parameters.typed("x", text, own)
+
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_text_that_looks_like_a_number_reaches_the_notebook_as_text(books, capfd):
+    write(books, "01_typed.ipynb", "print(repr(out), repr(steps))")
+
+    assert make_notebooks(books, "--only", "01", "-p", "out", "1984", "-p", "steps", "7") == 0
+    ran = nbformat.read(books.parent / "outputs" / "01_typed.ipynb", 4)
+    assert ran.cells[-1].outputs[0].text == "'1984' 7\n"
+    assert make_notebooks(books, "--only", "01", "-p", "steps", "{lr:0.1}") == 1
+    assert "-p steps {lr:0.1}: is not a number" in capfd.readouterr().err
+
+
+def test_words_that_a_shell_has_split_are_told_to_need_quotes(books, capsys):
+    with pytest.raises(SystemExit):
+        make_notebooks(books, "-p", "out", "a", "cat")
+
+    assert (
+        "unrecognized arguments: cat; a value with spaces, or braces, needs quotes" in capsys.readouterr().err
+    )
 
 
 # outputs that go back

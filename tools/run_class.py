@@ -73,7 +73,7 @@ def parse(argv) -> argparse.Namespace:
     add("--out", type=Path, default=ROOT / "outputs" / "class")
     add("--notebooks", type=Path, default=ROOT / "notebooks")
     add("--timeout", type=int, default=1800, help="seconds a cell may take")
-    args = parser.parse_args(argv)
+    args = run_notebooks.parsed(parser, argv)
     args.tasks, args.out, args.notebooks = (p.resolve() for p in (args.tasks, args.out, args.notebooks))
     args.commit_outputs = False
     return args

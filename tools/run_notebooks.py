@@ -9,7 +9,6 @@ Executed copies go to outputs/. A notebook that has a parameter `out` is given t
 """
 
 import argparse
-import ast
 import difflib
 import logging
 import os
@@ -22,6 +21,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's adv
 
 import nbformat
 import papermill
+import parameters
 from notebook_outputs import commit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,10 +60,21 @@ def parse(argv) -> argparse.Namespace:
     add("--notebooks", type=Path, default=ROOT / "notebooks")
     add("--timeout", type=int, default=1800, help="seconds a cell may take")
     add("--commit-outputs", action="store_true", help="write the outputs back into the notebooks")
-    args = parser.parse_args(argv)
+    args = parsed(parser, argv)
     args.out, args.notebooks = args.out.resolve(), args.notebooks.resolve()
     if args.commit_outputs and args.parameters:
         parser.error("--commit-outputs takes no -p: committed outputs come from the notebooks' own values")
+    return args
+
+
+def parsed(parser: argparse.ArgumentParser, argv) -> argparse.Namespace:
+    """The arguments; what is left over is told to be a value that needs quotes."""
+    args, left = parser.parse_known_args(argv)
+    if left:
+        example = "-p prompt 'a cat', -p settings '{\"lora_steps\": 40, \"lam\": 0.2}'"
+        parser.error(
+            f"unrecognized arguments: {' '.join(left)}; a value with spaces, or braces, needs quotes: {example}"
+        )
     return args
 
 
@@ -82,7 +93,7 @@ def check_parameters(notebooks: list[Path], args) -> dict[Path, dict]:
     """What each notebook is given. A name that none of them knows is an error (papermill only logs it)."""
     has = {path: parameters_of(path) for path in notebooks}
     known = sorted(set().union(*has.values()))
-    given = {name: literal(value) for name, value in args.parameters}
+    given = dict(args.parameters)
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -90,12 +101,21 @@ def check_parameters(notebooks: list[Path], args) -> dict[Path, dict]:
             raise Failed(f"-p {name}: no notebook has this parameter; {hint}")
     figures = ROOT / "figures" if args.commit_outputs else args.out / "figures"
     own = {"out": seen_from(args.notebooks, args.out), "figures": seen_from(args.notebooks, figures)}
-    return {path: {n: v for n, v in (own | given).items() if n in has[path]} for path in notebooks}
+    return {path: {n: own[n] for n in own if n in has[path]} | typed(given, has[path]) for path in notebooks}
 
 
-def parameters_of(path: Path) -> set[str]:
+def typed(given: dict[str, str], has: dict[str, str]) -> dict:
+    """What was given of a notebook's parameters, each as the kind of value that the notebook has."""
     try:
-        return set(papermill.inspect_notebook(str(path)))
+        return {n: parameters.typed(n, v, parameters.own_value(has[n])) for n, v in given.items() if n in has}
+    except ValueError as error:
+        raise Failed(str(error)) from None
+
+
+def parameters_of(path: Path) -> dict[str, str]:
+    """The names of a notebook's parameters and the source of their values."""
+    try:
+        return {name: p["default"] for name, p in papermill.inspect_notebook(str(path)).items()}
     except Exception as error:  # whatever is wrong with a file somebody edited by hand
         raise Failed(f"{path.name} cannot be read as a notebook: {error}") from error
 
@@ -103,14 +123,6 @@ def parameters_of(path: Path) -> set[str]:
 def seen_from(folder: Path, path: Path) -> str:
     """`path` relative to where the notebook runs, so that no machine's paths get into it."""
     return Path(os.path.relpath(path, folder)).as_posix()
-
-
-def literal(text: str):
-    """3 -> int, 0.5 -> float, True, None, [1, 2] -> themselves; anything else is text, as papermill's -p has it."""
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
 
 
 def run(path: Path, parameters: dict, args) -> None:

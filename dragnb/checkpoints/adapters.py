@@ -13,7 +13,7 @@ import warnings
 
 import torch
 
-from dragnb.errors import InputError
+from dragnb.errors import InputError, bounded
 
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 PREFIX = "unet."
@@ -51,6 +51,7 @@ def add(unet: torch.nn.Module, deltas: dict[str, torch.Tensor]) -> None:
         param.copy_(param.float() + delta.to(param.device))
 
 
+@bounded("LoRA", "make it again with `lora.save`")
 def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """Read the U-Net's part of a LoRA file that `save`, diffusers, peft or kohya wrote.
 

@@ -17,9 +17,7 @@ import io
 import os
 import re
 import stat
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +25,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dragnb import task as drag_file
-from dragnb.errors import InputError
+from dragnb.errors import InputError, boundary
+from dragnb.inputs import archives
 from dragnb.store import Store
 from dragnb.sweep import pickles
 from dragnb.task import TASK_IMAGE, TASK_JSON, DragTask, is_xy
@@ -41,9 +40,6 @@ PICTURES = {  # instruction file -> its picture; where a folder has two of these
 }
 KNOWN = {*PICTURES, *PICTURES.values(), MASK, "user_drag.png"}  # a folder with any of these is a sample
 MAX_BYTES = 64 * 2**20  # of one file
-MAX_MEMBERS = 50_000  # of a zip
-BROKEN = (OSError, ValueError, RuntimeError, LookupError, EOFError)  # what zipfile raises
-BROKEN += (struct.error, zlib.error, zipfile.BadZipFile)
 
 Members = dict[str, str]  # name of a sample's file -> its name in the whole folder or zip
 
@@ -111,7 +107,8 @@ def read(path: str | os.PathLike) -> Found:
             if name in names:
                 raise InputError(f"the folder {names[name]} has the same name; rename one")
             names[name] = folder
-            samples.append(_sample(name, category, path, members, seen))
+            with boundary("it cannot be read", "get it again"):
+                samples.append(_sample(name, category, path, members, seen))
         except InputError as error:
             problems.append(f"{name}: {error}")
     return Found(tuple(sorted(samples, key=lambda sample: sample.name)), tuple(problems))
@@ -199,8 +196,7 @@ def _fields(source: str, data: bytes) -> dict:
         fields = drag_file.parse_json(data, source)
     if not isinstance(fields, dict) or "points" not in fields:
         raise InputError(f"{source}: points are missing")
-    if not isinstance(fields.get("prompt", ""), str):
-        raise InputError(f"{source}: prompt is a {type(fields['prompt']).__name__}, not text")
+    drag_file.check_text(fields.get("prompt", ""), f"{source}: prompt")
     if source == PICKLE and not isinstance(fields.get("mask"), np.ndarray):
         raise InputError(f"{source}: mask is a {type(fields.get('mask')).__name__}, not an array")
     return fields
@@ -256,14 +252,11 @@ def _files(path: Path) -> list[tuple[str, str]]:
         return [(name.relative_to(path).as_posix(), fault) for name, fault in names]
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except BROKEN as error:
-        raise InputError(f"{path} is neither a folder nor a whole zip file ({error})") from None
-    if len(infos) > MAX_MEMBERS:
-        raise InputError(f"{path} holds {len(infos)} files, more than {MAX_MEMBERS}; pack the samples alone")
-    return [(info.filename, _fault(info)) for info in infos]
+    with boundary(f"{path} is neither a folder nor a whole zip file", "get it again"):
+        if not zipfile.is_zipfile(path):
+            raise OSError("it is no zip")
+    with archives.opened(path, str(path)) as archive:
+        return [(info.filename, _fault(info)) for info in archive.infolist()]
 
 
 def _fault(info: zipfile.ZipInfo) -> str:
@@ -284,14 +277,13 @@ def _fault(info: zipfile.ZipInfo) -> str:
 
 def _bytes(path: Path, members: Members, name: str) -> bytes:
     """The content of a sample's file; InputError for one that is gone, damaged, or larger than MAX_BYTES."""
-    root = path
-    try:
-        if not path.is_dir():
-            root = zipfile.Path(path)
-        with (root / members[name]).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except BROKEN as error:
-        raise InputError(f"{name} cannot be read ({error}); get it again") from error
+    with boundary(f"{name} cannot be read", "get it again"):
+        if path.is_dir():
+            with (path / members[name]).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                data = archives.content(archive, archive.getinfo(members[name]), MAX_BYTES)
     if len(data) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES // 2**20} MiB; save it smaller")
     return data

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from dragnb.errors import InputError
+from dragnb.errors import InputError, boundary, one_line
 
 
 class _Numpy:
@@ -71,12 +71,11 @@ def read(data: bytes, name: str):
 
     Raises InputError, naming what was asked for, for any other class or function and for what is no whole pickle.
     """
-    try:
-        value = _Reader(io.BytesIO(data)).load()
-        if not isinstance(value, dict):
-            raise InputError(f"it holds a {type(value).__name__}, not a dict")
-        return {key: item.array() if isinstance(item, _Numpy) else item for key, item in value.items()}
-    except InputError as error:
-        raise InputError(f"{name}: {error}; refused, and nothing in it was run") from None
-    except Exception as error:
-        raise InputError(f"{name} is damaged or no pickle ({error}); get it again") from None
+    with boundary(f"{name} is damaged or no pickle", "get it again"):
+        try:
+            value = _Reader(io.BytesIO(data)).load()
+            if not isinstance(value, dict):
+                raise InputError(f"it holds a {type(value).__name__}, not a dict")
+            return {key: item.array() if isinstance(item, _Numpy) else item for key, item in value.items()}
+        except InputError as error:
+            raise InputError(f"{name}: {one_line(error)}; refused, and nothing in it was run") from None

@@ -8,19 +8,21 @@ import numpy as np
 
 from dragnb.config import Settings
 from dragnb.geometry import Frame
+from dragnb.task import mask_doubts, prompt_doubts
 from dragnb.ui.picks import Picks
 
-PROMPT_WORDS = 60  # about what fits CLIP's 77 tokens
 
-
-def notes(picks: Picks, settings: Settings | None = None, side: int | None = None) -> list[str]:
+def notes(
+    picks: Picks, settings: Settings | None = None, side: int | None = None, tokenizer=None
+) -> list[str]:
     """Sentences on the picks as they are, empty when all is well; pairs are numbered from 1.
 
     settings  of the run, for how far it can reach
     side      the model's picture size in pixels, for what is lost by resizing; without it both are left out
+    tokenizer  the model's, for how much of the prompt it reads; without it that is estimated
     """
     ends = np.array(picks.points[: len(picks.points) // 2 * 2], float).reshape(-1, 2, 2)
-    sentences = _on_prompt(picks.prompt) + _on_mask(picks) + _on_paths(ends)
+    sentences = _on_prompt(picks.prompt, tokenizer) + _on_mask(picks) + _on_paths(ends)
     if picks.waiting:
         sentences.append(f"pair {len(ends) + 1} has no target yet")
     if side is not None:
@@ -30,12 +32,10 @@ def notes(picks: Picks, settings: Settings | None = None, side: int | None = Non
     return sentences
 
 
-def _on_prompt(prompt: str) -> list[str]:
-    words = len(prompt.split())
-    if not words:
+def _on_prompt(prompt: str, tokenizer) -> list[str]:
+    if not prompt.strip():
         return ["no prompt: say what the picture shows, or the model may take it for something else"]
-    cut = f"the prompt has {words} words; what goes beyond the model's 77 tokens is cut off"
-    return [cut] if words > PROMPT_WORDS else []
+    return prompt_doubts(prompt, tokenizer)
 
 
 def _on_mask(picks: Picks) -> list[str]:
@@ -44,8 +44,12 @@ def _on_mask(picks: Picks) -> list[str]:
     if picks.mask.all():
         return ["the mask covers everything: nothing is held in place"]
     handles = [picks.snap(x, y) for x, y in picks.points[::2]]
-    held = [k for k, (x, y) in enumerate(handles, 1) if not picks.mask[int(y), int(x)]]
-    return [f"pair {k}: its handle lies outside the mask, so it is held in place" for k in held]
+    freed = np.array([picks.mask[int(y), int(x)] for x, y in handles], bool)
+    held = [
+        f"pair {k + 1}: its handle lies outside the mask, so it is held in place"
+        for k in np.flatnonzero(~freed)
+    ]
+    return held + mask_doubts(picks.mask, freed)
 
 
 def _on_paths(ends: np.ndarray) -> list[str]:

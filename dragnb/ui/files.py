@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import shlex
 import tempfile
-import urllib.request
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlparse
 
 import numpy as np
 
-from dragnb.errors import InputError
+from dragnb.errors import InputError, boundary
+from dragnb.inputs import web
 from dragnb.task import DragTask, read_image
 from dragnb.ui.picks import Picks
 
 WEB = ("http://", "https://")
-MAX_BYTES = 512 * 2**20
-TIMEOUT = 20  # seconds
+MAX_BYTES = 512 * 2**20  # of an upload
 # bytes that are kept of a file's name; most disks take 255
 NAME = 200
 ARROW = "→"
@@ -41,6 +39,8 @@ def read_bytes(name: str, content: bytes) -> DragTask | np.ndarray:
     name = PurePath(name).name.encode(errors="ignore")[-NAME:].decode(errors="ignore") or "file"
     if not content:
         raise InputError(f"{name} is empty")
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{name} is larger than {MAX_BYTES // 2**20} MiB; save it smaller")
     if name.lower().endswith(".json"):
         raise InputError(
             f"{name} is one part of a drag file; give the whole: its zip, or the path of its folder"
@@ -66,7 +66,9 @@ def read_place(place: str) -> DragTask | np.ndarray:
         raise InputError("type a path or a web address first")
     if not place.lower().startswith(WEB):
         return read_path(Path(place).expanduser())
-    return read_bytes(unquote(urlparse(place).path), _fetch(place))
+    with boundary(f"{place!r} is no web address", web.REMEDY):
+        name = unquote(urlparse(place).path)
+    return read_bytes(name, web.fetch(place))
 
 
 def save(picks: Picks, place: str) -> Path:
@@ -75,18 +77,6 @@ def save(picks: Picks, place: str) -> Path:
     if not place or place.lower().startswith(WEB):
         raise InputError("type the path of a folder, or of a .zip, to save to")
     return picks.task().save(Path(place).expanduser())
-
-
-def _fetch(url: str) -> bytes:
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "dragnb"})  # some refuse Python's own
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            content = answer.read(MAX_BYTES + 1)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise InputError(f"{url} cannot be fetched ({getattr(error, 'reason', error)})") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{url} is larger than {MAX_BYTES // 2**20} MiB")
-    return content
 
 
 def table(points) -> str:

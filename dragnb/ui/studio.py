@@ -9,6 +9,7 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 
+from dragnb import sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.task import DragTask
@@ -117,7 +118,9 @@ class Studio:
         session = self.session
         try:
             self._take_settings()
-            notes = advice.notes(picks, session.settings, session.canvas_side())
+            notes = advice.notes(
+                picks, session.settings, session.canvas_side(), sd.tokenizer_of(session.model)
+            )
             image = self._branch[0].result.task.image if self._branch else picks.image
             seconds = session.estimate(image, picks.prompt)
         except InputError as error:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dragnb.errors import InputError
 from dragnb.geometry import Frame
+from dragnb.inputs import archives
 from dragnb.sweep import datasets
 
 W, H = 40, 32
@@ -202,8 +203,8 @@ def test_a_sample_of_only_such_pairs_is_kept_and_its_task_refused(tmp_path):
         ),
         (
             published() | {"drag_instruction.json": b"{"},
-            "drag_instruction.json cannot be read: Expecting property name enclosed in double quotes: "
-            "line 1 column 2 (char 1); meta_data.pkl counts",
+            "drag_instruction.json cannot be read (Expecting property name enclosed in double quotes: "
+            "line 1 column 2 (char 1)); give a JSON file in UTF-8; meta_data.pkl counts",
         ),
     ],
 )
@@ -239,7 +240,7 @@ def test_a_sample_under_two_names_is_noted_at_the_second(tmp_path):
         (instructed() | {"mask.png": None}, "mask.png is missing"),
         (published() | {"meta_data.pkl": None}, "there is original_image.png, user_drag.png but none of meta_d"),
         (published() | {"original_image.png": png(picture())[:900]}, "original_image.png: it cannot be read as a"),
-        (published() | {"original_image.png": b"<html>404"}, "original_image.png: it cannot be read as a picture (c"),
+        (published() | {"original_image.png": b"<html>404"}, "original_image.png: it cannot be read as a picture (of"),
         (instructed() | {"mask.png": png(mask()[1:])}, "mask.png is 40×31, the picture 40×32; paint the mask on"),
         (published(mask=mask()[1:]), "mask is 40×31, the picture 40×32; paint the mask on the picture itself"),
         (published(mask=None), "meta_data.pkl: mask is a NoneType, not an array"),
@@ -250,9 +251,9 @@ def test_a_sample_under_two_names_is_noted_at_the_second(tmp_path):
         (instructed(points=[[1, 1], "ab"]), "drag_instruction.json: points[1] is not [x, y]"),
         (instructed(points=[]), "drag_instruction.json: points are not a list of [x, y]"),
         (instructed(points=POINTS[:3]), "points: 3 points are an odd number; every handle needs its target"),
-        (instructed(prompt=["a cat"]), "drag_instruction.json: prompt is a list, not text"),
+        (instructed(prompt=["a cat"]), "drag_instruction.json: prompt = ['a cat'] is not text"),
         (instructed(size=7) | {"mask.png": None}, "mask.png is missing"),
-        (instructed() | {"drag_instruction.json": b"[" * 100_000}, "drag_instruction.json cannot be read: maximum"),
+        (instructed() | {"drag_instruction.json": b"[" * 100_000}, "drag_instruction.json cannot be read (maximum"),
         (instructed() | {"drag_instruction.json": b"{}"}, "drag_instruction.json: points are missing"),
         (published() | {"meta_data.pkl": b""}, "meta_data.pkl is damaged or no pickle"),
         (published() | {"meta_data.pkl": pickle.dumps(os.system)}, f"meta_data.pkl: it names {os.name}.system,"),
@@ -361,7 +362,7 @@ def test_a_bomb_is_refused_by_its_declared_size_and_by_its_real_one(tmp_path, mo
 
 
 def test_a_zip_of_endless_members_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "MAX_MEMBERS", 2)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
     with pytest.raises(InputError, match=r"b\.zip holds 3 files, more than 2"):
         datasets.read(zip_of(tmp_path / "b.zip", flat({"animals/good": published()})))
 

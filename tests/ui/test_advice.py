@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dragnb import sd
 from dragnb.config import profile
 from dragnb.ui.advice import notes
 from dragnb.ui.picks import Picks
@@ -28,10 +29,34 @@ def test_a_prompt_that_is_missing_is_asked_for(picks):
 
 
 def test_a_prompt_that_is_too_long_is_said_to_be_cut_off(picks):
-    picks.set_prompt("word " * 60)
+    picks.set_prompt("word " * 75)
     assert notes(picks) == []
-    picks.set_prompt("word " * 61)
-    assert notes(picks) == ["the prompt has 61 words; what goes beyond the model's 77 tokens is cut off"]
+    picks.set_prompt("word " * 76)
+    assert notes(picks) == ["the prompt has about 76 tokens; the model reads 75, and the rest is cut off"]
+
+
+def test_a_prompt_is_counted_by_the_models_own_tokenizer_where_it_is_loaded(picks, smoke):
+    picks.set_prompt("猫" * 74)
+    assert notes(picks) == []
+
+    (note,) = notes(picks, tokenizer=smoke.tokenizer)
+
+    tokens = len(smoke.tokenizer("猫" * 74).input_ids) - 2
+    assert (
+        note == f"the prompt has {tokens} tokens; the model reads 75, and the rest is cut off" and tokens > 75
+    )
+    with pytest.warns(UserWarning, match=f"the prompt has {tokens} tokens"):
+        sd.embed(smoke, "猫" * 74)
+    assert sd.tokenizer_of(smoke.name) is smoke.tokenizer and sd.tokenizer_of("never") is None
+
+
+def test_a_mask_that_frees_almost_all_or_no_handle_is_asked_about(picks):
+    picks.invert()
+    assert any(note.startswith("no handle lies inside the mask: is it inverted") for note in notes(picks))
+    picks.clear_mask()
+    picks.invert()
+    picks.rectangle((0, 0), (767, 9), erase=True)
+    assert notes(picks) == ["the mask frees 98.0% of the picture: is it inverted? White may change"]
 
 
 def test_an_empty_and_a_full_mask_are_explained(picks):

@@ -123,9 +123,9 @@ def test_an_address_is_fetched_and_a_wrong_one_said(web, monkeypatch):
 
     with pytest.raises(InputError, match="nothing.png cannot be fetched .*Not Found"):
         files.read_place(url + "/nothing.png")
-    with pytest.raises(InputError, match="cannot be fetched"):
+    with pytest.raises(InputError, match="is no address of the web"):
         files.read_place("http://")
-    monkeypatch.setattr(files, "MAX_BYTES", 10)
+    monkeypatch.setattr(files.web, "MAX_BYTES", 10)
     with pytest.raises(InputError, match="is larger than"):
         files.read_place(url + "/a%20b.png")
 

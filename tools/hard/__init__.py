@@ -1,0 +1,1 @@
+"""Campaigns that take minutes: `make hard` runs them."""
