@@ -82,7 +82,7 @@ def test_another_picture_prompt_or_model_shares_nothing(smoke, drag_task, quick,
     picture[0, 0] ^= 1
     for changed in (moved(drag_task, image=picture), moved(drag_task, prompt="a dog")):
         assert not pipeline.prepare(changed, smoke, quick, cache).from_cache
-    other = dataclasses.replace(smoke, hash="another")
+    other = dataclasses.replace(smoke, given="another")
     assert not pipeline.prepare(drag_task, other, quick, cache).from_cache
 
 

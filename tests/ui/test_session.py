@@ -406,7 +406,7 @@ def test_an_earlier_drag_is_looked_at_with_its_own_model_from_the_cache(session,
 
 
 def test_a_model_that_changed_since_is_said_and_not_looked_through(session, done, smoke):
-    changed = dataclasses.replace(done.shown, model=dataclasses.replace(smoke, hash="another"))
+    changed = dataclasses.replace(done.shown, model=dataclasses.replace(smoke, given="another"))
     session.show(changed)
     session.look(0)
     assert session.wait(PATIENCE)
