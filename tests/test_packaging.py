@@ -103,3 +103,15 @@ def test_the_ci_script_is_sound_and_runs_both_commands():
     subprocess.run(["bash", "-n", script], check=True)
     assert script.stat().st_mode & 0o111, "it must be executable"
     assert {"make test", "make notebooks"} <= set(script.read_text().splitlines())
+
+
+def test_the_floors_that_are_run_are_those_that_are_promised():
+    lines = (ROOT / "tools" / "floors.txt").read_text().splitlines()
+    floors = {r.name: r for r in map(Requirement, (line for line in lines if not line.startswith("#")))}
+
+    assert floors.keys() == needs("widgets").keys()
+    for name, promised in needs("widgets").items():
+        low = next(s.version for s in promised.specifier if s.operator == ">=")
+        assert (
+            next(iter(floors[name].specifier)).version.removesuffix(".0").startswith(low.removesuffix(".0"))
+        )
