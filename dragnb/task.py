@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import shutil
 import warnings
 import zipfile
 import zlib
@@ -25,9 +24,11 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from dragnb.errors import InputError, did_you_mean
-from dragnb.store import replacing
+from dragnb.store import files as disk
+from dragnb.store.names import safe_stem
 
 SCHEMA = 1
+ELSEWHERE = "save the task elsewhere"
 TASK_JSON, TASK_IMAGE, TASK_MASK = MEMBERS = ("task.json", "image.png", "mask.png")
 FIELDS = ("schema", "size", "pairs", "prompt", "name")
 PROMPT_WORDS = 60  # about what fits CLIP's 77 tokens
@@ -78,6 +79,11 @@ class DragTask:
         return self.image.shape[1], self.image.shape[0]
 
     @property
+    def stem(self) -> str:
+        """The name as one of a file or folder, which no text in a drag file can lead elsewhere; "drag" without one."""
+        return safe_stem(self.name) if self.name else "drag"
+
+    @property
     def free(self) -> bool:
         """Is the whole picture free to change, because nothing is masked?"""
         return self.mask is None or not self.mask.any()
@@ -121,19 +127,15 @@ class DragTask:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the task to a folder, or to a zip where `path` ends so; whole or not at all.
 
-        A task already there is replaced, other files in its folder are kept. A folder that holds something
-        else is refused.
+        A task already there is replaced, other files in its folder are kept, and so is its picture or mask where it
+        is the same to the eye. A folder, or a zip, that holds something else is refused.
         """
         path = Path(path)
-        try:
-            if path.suffix.lower() == ".zip":
-                with replacing(path) as temp:
-                    temp.write_bytes(self.packed())
-            else:
-                _write_folder(path, self._files())
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"{path} cannot be written ({reason}); save the task elsewhere") from error
+        if path.suffix.lower() == ".zip":
+            with disk.replacing(path, ELSEWHERE, ours=is_drag_zip) as temp:
+                temp.write_bytes(self.packed())
+        else:
+            _write_folder(path, self)
         return path
 
     def packed(self) -> bytes:
@@ -268,9 +270,10 @@ def is_xy(value) -> bool:
 
 def _read_files(path: Path) -> dict[str, bytes]:
     """The files of the drag file at `path`, by name: a folder, a zip, or an edit's PNG."""
+    disk.recover(path)
     if path.is_dir():
         try:
-            files = {name: (path / name).read_bytes() for name in MEMBERS if (path / name).exists()}
+            files = disk.read_folder(path, MEMBERS)
         except OSError as error:
             raise InputError(f"task: {path} cannot be read ({error})") from error
     elif path.exists():
@@ -336,21 +339,52 @@ def read_record(path: str | os.PathLike) -> dict:
     return parse_json(record.encode(), f"{path}: the record")
 
 
-def _write_folder(path: Path, files: dict[str, bytes]) -> None:
+def _write_folder(path: Path, task: DragTask) -> None:
     """Put the task in the place of the one in a folder, whose other files are kept."""
+    disk.recover(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; a task is saved to a folder or to a name that ends in .zip")
-    if path.is_dir() and any(path.iterdir()) and not (path / TASK_JSON).exists():
+    if path.is_dir() and any(path.iterdir()) and not _is_drag_folder(path):
         raise InputError(f"{path} is a folder with other things in it; save the task to a new one")
-    with replacing(path) as temp:
-        if path.exists():
-            shutil.copytree(path, temp, symlinks=True)
-            for name in MEMBERS:
-                (temp / name).unlink(missing_ok=True)
-        else:
-            temp.mkdir()
+    files = task._files()
+    for name, pixels in ((TASK_IMAGE, task.image), (TASK_MASK, task.mask)):
+        if pixels is not None and _shows(path / name, pixels):
+            files[name] = (path / name).read_bytes()
+
+    def fill(folder: Path) -> None:
         for name, content in files.items():
-            (temp / name).write_bytes(content)
+            (folder / name).write_bytes(content)
+
+    disk.replace_folder(path, fill, MEMBERS, ELSEWHERE)
+
+
+def _is_drag_folder(path: Path) -> bool:
+    try:
+        return bool(parse_task_json((path / TASK_JSON).read_bytes()))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"{path / TASK_JSON} cannot be read ({error.strerror}); {ELSEWHERE}") from error
+    except InputError:
+        return False
+
+
+def is_drag_zip(path: Path) -> bool:
+    """Is a file a zip with a drag file in it, and nothing else?"""
+    with zipfile.ZipFile(path) as archive:
+        names = [Path(name).name for name in archive.namelist() if not name.endswith("/")]
+        found = next(name for name in archive.namelist() if Path(name).name == TASK_JSON)
+        return set(names) <= set(MEMBERS) and bool(parse_task_json(archive.read(found)))
+
+
+def _shows(path: Path, pixels: np.ndarray) -> bool:
+    """Does the picture, or the mask, in a file show exactly these pixels?"""
+    try:
+        if pixels.dtype == bool:
+            return np.array_equal(read_mask(path, pixels.shape[::-1]), pixels)
+        return np.array_equal(read_image(path), pixels)
+    except InputError:
+        return False
 
 
 def _png(pixels: np.ndarray) -> bytes:

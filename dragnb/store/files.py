@@ -13,9 +13,11 @@ import os
 import platform
 import re
 import shutil
+import struct
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from dragnb.store.checks import check
 MARKER = ".dragnb"  # a file in a folder that this package made with all that is in it
 SIGNATURE = "Made by dragnb, which may replace it."
 ENDS = 2**16  # bytes at both ends of a file in which SIGNATURE is looked for
+PNG_END = 12  # bytes of a PNG's last chunk
 ELSEWHERE = "choose another place"
 PATIENCE = 0.5  # seconds in which a writer that lives has long done its two renames
 
@@ -113,7 +116,7 @@ def require_ours(path: Path, ours: Ours) -> None:
     """InputError where something stands at `path` that this package did not make, or cannot tell."""
     try:
         mine = not os.path.lexists(path) or (path.exists() and ours(path))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except Exception:  # whatever a reader makes of a file that it does not know
         mine = False
     if not mine:
         raise InputError(
@@ -129,6 +132,13 @@ def signed(path: Path) -> bool:
         return SIGNATURE.encode() in ends + file.read()
 
 
+def sign_png(content: bytes) -> bytes:
+    """A PNG with SIGNATURE in a chunk of our own, which no reader shows; the same picture, the same again."""
+    chunk = b"drBY" + SIGNATURE.encode()
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return content if chunk in content else content[:-PNG_END] + whole + content[-PNG_END:]
+
+
 def _replace_folder(folder: Path, path: Path) -> None:
     """Rename a folder to `path`. The one that was there steps aside for a moment and is then deleted.
 
@@ -141,14 +151,14 @@ def _replace_folder(folder: Path, path: Path) -> None:
             with contextlib.suppress(FileNotFoundError):  # another writer was quicker
                 os.replace(path, aside)
         try:
-            os.rename(folder, path)
+            os.replace(folder, path)
             break
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path.is_dir():
                 _remove(aside)  # another's new folder came between: ours replaces it
                 continue
             if aside.exists() and not path.exists():
-                os.rename(aside, path)
+                os.replace(aside, path)
             raise
     _remove(aside)
 
@@ -162,7 +172,7 @@ def recover(path: str | os.PathLike) -> None:
             return
         if time.monotonic() > end:
             with contextlib.suppress(OSError):
-                os.rename(asides[-1], path)
+                os.replace(asides[-1], path)
             return
         time.sleep(0.01)
 
@@ -194,8 +204,8 @@ def replace_folder(
             return
         except _Changed:
             continue
-        except WriteError:
-            if _stamp(path) == before:
+        except WriteError as error:  # what was copied may have been replaced meanwhile
+            if error.errno not in (errno.ENOENT, None) or _stamp(path) == before:
                 raise
 
 
@@ -312,6 +322,9 @@ def write_errors(path: str | os.PathLike, elsewhere: str = ELSEWHERE) -> Iterato
 
     try:
         yield
+    except shutil.Error as error:  # a list of what happened to many files; the first one tells
+        system = _system_error(error) or error
+        raise WriteError(path, system, remedy(system, elsewhere)) from error
     except OSError as error:
         raise WriteError(path, error, remedy(error, elsewhere)) from error
     except (SafetensorError, RuntimeError) as error:  # what is written in Rust or C++ has errors of its own
@@ -324,7 +337,7 @@ def write_errors(path: str | os.PathLike, elsewhere: str = ELSEWHERE) -> Iterato
 def _system_error(error: Exception) -> OSError | None:
     """The system's error that a library put into words; None where it is about something else."""
     text = str(error)
-    if match := re.search(r"\(os error (\d+)\)", text):
+    if match := re.search(r"(?:\(os error |\[Errno )(\d+)[\])]", text):
         return OSError(int(match[1]), os.strerror(int(match[1])))
     if "PytorchStreamWriter" in text or "inline_container" in text or "iostream error" in text:
         return OSError(errno.ENOSPC, "the file could not be written whole; is the disk full?")
