@@ -262,12 +262,12 @@ def png(fig: Figure, dpi: int = DPI) -> bytes:
     return sign_png(buffer.getvalue())
 
 
-def save(fig: Figure, folder, name: str) -> Path:
+def save(fig: Figure, folder, name: str, dpi: int = DPI) -> Path:
     """Write the figure to folder/name.png and return the path; the folder is made if it is missing.
 
     Raises InputError where another picture than one of these lies there.
     """
     path = Path(folder) / f"{name}.png"
     with replacing(path, ours=signed) as temp:
-        temp.write_bytes(png(fig))
+        temp.write_bytes(png(fig, dpi))
     return path
