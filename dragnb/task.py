@@ -16,6 +16,7 @@ import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
+from itertools import combinations
 from numbers import Real
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +33,7 @@ ELSEWHERE = "save the task elsewhere"
 TASK_JSON, TASK_IMAGE, TASK_MASK = MEMBERS = ("task.json", "image.png", "mask.png")
 FIELDS = ("schema", "size", "pairs", "prompt", "name")
 PROMPT_WORDS = 60  # about what fits CLIP's 77 tokens
+SAME = 1.0  # pixels: handles that are nearer than this are one
 MIN_SIDE = 16  # pixels; less has no content to drag
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 512 * 2**20  # one unpacked member of a zip
@@ -103,7 +105,7 @@ class DragTask:
         words = len(self.prompt.split())
         if words > PROMPT_WORDS:
             said.append(f"the prompt has {words} words; what goes beyond the model's 77 tokens is cut off")
-        return said
+        return said + path_doubts(self.handles, self.targets)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "DragTask":
@@ -157,6 +159,33 @@ class DragTask:
         text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         files = {TASK_JSON: text.encode(), TASK_IMAGE: _png(self.image)}
         return files if self.mask is None else files | {TASK_MASK: _png(self.mask.astype(np.uint8) * 255)}
+
+
+def path_doubts(handles: np.ndarray, targets: np.ndarray) -> list[str]:
+    """Sentences on pairs, (n, 2), that cannot both be had: one handle twice, or paths that cross; numbered from 1.
+
+    The picker says them while one picks, and `DragTask.warnings` later.
+    """
+    pairs = [*combinations(enumerate(zip(handles, targets, strict=True), 1), 2)]
+    twice = [
+        f"pairs {j} and {k} drag one handle to two targets: it cannot go both ways; delete one of them"
+        for (j, (a, b)), (k, (c, d)) in pairs
+        if np.abs(a - c).max() < SAME and np.abs(b - d).max() >= SAME
+    ]
+    return twice + [
+        f"the paths of pairs {j} and {k} cross: what meets there cannot go both ways"
+        for (j, one), (k, other) in pairs
+        if _cross(*one, *other)
+    ]
+
+
+def _cross(a, b, c, d) -> bool:
+    """Do the segments a-b and c-d cross properly, and not just touch?"""
+
+    def side(p, q, r):
+        return np.sign((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
+
+    return bool(side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0)
 
 
 def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
