@@ -41,9 +41,9 @@ def main(argv=None) -> int:
     args = parse(argv)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
+        require_apart(args.notebooks, args.out, "--notebooks and --out")
         notebooks = select(args.notebooks, args.only)
         given = check_parameters(notebooks, args)
-        require_apart(args.notebooks, args.out, "--notebooks and --out")
         for path in notebooks:
             run(path, given[path], args)
         if args.commit_outputs:
