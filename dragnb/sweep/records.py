@@ -27,7 +27,7 @@ from PIL import Image
 import dragnb
 from dragnb.config import Settings
 from dragnb.errors import InputError, WriteError
-from dragnb.store import files
+from dragnb.store import files, remedies
 from dragnb.store.files import replacing
 from dragnb.task import parse_json
 
@@ -210,7 +210,7 @@ def _room(out):
 
 def _remedy(error: OSError, full: str) -> str:
     is_full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-    return full if is_full else files.remedy(error, "give another folder")
+    return full if is_full else remedies.remedy(error, "give another folder")
 
 
 def _short(value) -> str:
