@@ -34,6 +34,9 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12'; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 \
+		|| [ -z "$$(ls -A $(VENV) 2>/dev/null)" ] || [ -f $(VENV)/pyvenv.cfg ] \
+		|| { echo '$(VENV) holds other things, which would be lost: choose another folder, make VENV=dir'; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo 'No virtual environment could be made. On Debian: apt install python3-venv'; exit 1; }
 	$(BIN)/python -m pip install --quiet $(TORCH)
@@ -68,6 +71,7 @@ app: setup
 	$(BIN)/python -m voila outputs/studio_app.ipynb --Voila.tornado_settings=$(LARGE) $(CULL) $(ARGS)
 
 clean:
-	rm -rf outputs build *.egg-info .pytest_cache .ruff_cache
+	rm -rf dragnb.egg-info build/lib build/bdist.* .pytest_cache .ruff_cache
 	find dragnb tests tools notebooks -name __pycache__ -prune -exec rm -rf {} +
-	@echo 'Kept: $(VENV)'
+	@[ ! -d build ] || rmdir --ignore-fail-on-non-empty build
+	@echo 'Kept: $(VENV), and outputs with what was picked and exported there'

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import functools
+import os
 from collections.abc import Iterable, Iterator
 
 LONGEST = 160  # characters of a value, or of a library's reason, in a message
@@ -14,6 +15,17 @@ class InputError(ValueError):
 
 class NotFiniteError(InputError):
     """A tensor holds NaN or infinity: the numbers broke down somewhere before this point."""
+
+
+class WriteError(InputError):
+    """A file could not be written; what was there before is as it was. The message has the file, reason and remedy.
+
+    errno, reason   of the system's error;  remedy: what to do
+    """
+
+    def __init__(self, path: str | os.PathLike, error: OSError, remedy: str):
+        self.errno, self.reason, self.remedy = error.errno, error.strerror or str(error), remedy
+        super().__init__(f"{os.fspath(path)} cannot be written ({self.reason}); {remedy}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ import torch
 from dragnb import sd
 from dragnb.checkpoints.adapters import DOWN, PREFIX, UP, add, deltas, load, named  # noqa: F401, names of a LoRA file
 from dragnb.errors import InputError, NotFiniteError
-from dragnb.store import replacing
+from dragnb.store.files import SIGNATURE, replacing, signed
 
 ADAPTER = "dragnb"
 WEIGHT_DECAY = 1e-2
@@ -196,9 +196,13 @@ def applied(model: sd.Model, weights: dict[str, torch.Tensor]) -> Iterator[sd.Mo
 
 
 def save(path: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Path:
-    """Write a diffusers LoRA file, whole or not at all; `StableDiffusionPipeline.load_lora_weights` reads it."""
-    from safetensors.torch import save_file
+    """Write a diffusers LoRA file, whole or not at all; `StableDiffusionPipeline.load_lora_weights` reads it.
 
-    with replacing(path) as temp:
-        save_file({k: v.contiguous() for k, v in weights.items()}, temp, metadata={"format": "pt"})
+    Raises InputError for a file at `path` that `save` did not write, and where the disk is full.
+    """
+    from safetensors.torch import save as packed
+
+    header = {"format": "pt", "made_by": SIGNATURE}
+    with replacing(path, ours=signed) as temp:
+        temp.write_bytes(packed({k: v.contiguous() for k, v in weights.items()}, header))
     return Path(path)

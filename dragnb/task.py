@@ -13,9 +13,9 @@ import json
 import math
 import os
 import re
-import shutil
 import zipfile
 from dataclasses import dataclass
+from itertools import combinations
 from numbers import Real
 from pathlib import Path
 
@@ -25,14 +25,17 @@ from PIL import Image, PngImagePlugin
 from dragnb.errors import InputError, boundary, did_you_mean, short
 from dragnb.inputs import archives
 from dragnb.inputs.pictures import check_mask, read_image, read_mask, require_size
-from dragnb.store import replacing
+from dragnb.store import files as disk
+from dragnb.store.names import safe_stem
 
 SCHEMA = 1
+ELSEWHERE = "save the task elsewhere"
 TASK_JSON, TASK_IMAGE, TASK_MASK = MEMBERS = ("task.json", "image.png", "mask.png")
 FIELDS = ("schema", "size", "pairs", "prompt", "name")
 PROMPT_TOKENS = 75  # of CLIP's 77, which begin and end a prompt
 PIECES = re.compile(r"[^\W\d_]|\d|[^\w\s]+|_+")
 ALMOST_FULL, ALMOST_EMPTY = 0.95, 0.001  # parts of the picture that a mask frees and that are asked about
+SAME = 1.0  # pixels: handles that are nearer than this are one
 CHUNK = b"drAG"  # ancillary, private, and not to be copied by a program that changes the picture
 RECORD = "dragnb"  # the PNG's text with the record, as json
 
@@ -75,6 +78,11 @@ class DragTask:
         return self.image.shape[1], self.image.shape[0]
 
     @property
+    def stem(self) -> str:
+        """The name as one of a file or folder, which no text in a drag file can lead elsewhere; "drag" without one."""
+        return safe_stem(self.name) if self.name else "drag"
+
+    @property
     def free(self) -> bool:
         """Is the whole picture free to change, because nothing is masked?"""
         return self.mask is None or not self.mask.any()
@@ -92,7 +100,7 @@ class DragTask:
                 where = f"pairs[{k}].handle = {_point(self.handles[k])}"
                 said.append(f"{where} lies outside the mask: it is held in place")
             said += mask_doubts(self.mask, self.mask[y, x])
-        return said + prompt_doubts(self.prompt)
+        return said + prompt_doubts(self.prompt) + path_doubts(self.handles, self.targets)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "DragTask":
@@ -116,19 +124,15 @@ class DragTask:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the task to a folder, or to a zip where `path` ends so; whole or not at all.
 
-        A task already there is replaced, other files in its folder are kept. A folder that holds something
-        else is refused.
+        A task already there is replaced, other files in its folder are kept, and so is its picture or mask where it
+        is the same to the eye. A folder, or a zip, that holds something else is refused.
         """
         path = Path(path)
-        try:
-            if path.suffix.lower() == ".zip":
-                with replacing(path) as temp:
-                    temp.write_bytes(self.packed())
-            else:
-                _write_folder(path, self._files())
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"{path} cannot be written ({reason}); save the task elsewhere") from error
+        if path.suffix.lower() == ".zip":
+            with disk.replacing(path, ELSEWHERE, ours=is_drag_zip) as temp:
+                temp.write_bytes(self.packed())
+        else:
+            _write_folder(path, self)
         return path
 
     def packed(self) -> bytes:
@@ -188,6 +192,33 @@ def _estimate(prompt: str) -> int:
     latin = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
     words = sum(-(-len(word) // 8) for word in latin.findall(prompt))
     return words + len(PIECES.findall(latin.sub(" ", prompt)))
+
+
+def path_doubts(handles: np.ndarray, targets: np.ndarray) -> list[str]:
+    """Sentences on pairs, (n, 2), that cannot both be had: one handle twice, or paths that cross; numbered from 1.
+
+    The picker says them while one picks, and `DragTask.warnings` later.
+    """
+    pairs = [*combinations(enumerate(zip(handles, targets, strict=True), 1), 2)]
+    twice = [
+        f"pairs {j} and {k} drag one handle to two targets: it cannot go both ways; delete one of them"
+        for (j, (a, b)), (k, (c, d)) in pairs
+        if np.abs(a - c).max() < SAME and np.abs(b - d).max() >= SAME
+    ]
+    return twice + [
+        f"the paths of pairs {j} and {k} cross: what meets there cannot go both ways"
+        for (j, one), (k, other) in pairs
+        if _cross(*one, *other)
+    ]
+
+
+def _cross(a, b, c, d) -> bool:
+    """Do the segments a-b and c-d cross properly, and not just touch?"""
+
+    def side(p, q, r):
+        return np.sign((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
+
+    return bool(side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0)
 
 
 def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
@@ -303,9 +334,10 @@ def _finite(number) -> bool:
 
 def _read_files(path: Path) -> dict[str, bytes]:
     """The files of the drag file at `path`, by name: a folder, a zip, or an edit's PNG."""
+    disk.recover(path)
     if path.is_dir():
         try:
-            files = {name: (path / name).read_bytes() for name in MEMBERS if (path / name).exists()}
+            files = disk.read_folder(path, MEMBERS)
         except OSError as error:
             raise InputError(f"task: {path} cannot be read ({error})") from error
     elif path.exists():
@@ -366,21 +398,52 @@ def read_record(path: str | os.PathLike) -> dict:
     return parse_json(record.encode(), f"{path}: the record")
 
 
-def _write_folder(path: Path, files: dict[str, bytes]) -> None:
+def _write_folder(path: Path, task: DragTask) -> None:
     """Put the task in the place of the one in a folder, whose other files are kept."""
+    disk.recover(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; a task is saved to a folder or to a name that ends in .zip")
-    if path.is_dir() and any(path.iterdir()) and not (path / TASK_JSON).exists():
+    if path.is_dir() and any(path.iterdir()) and not _is_drag_folder(path):
         raise InputError(f"{path} is a folder with other things in it; save the task to a new one")
-    with replacing(path) as temp:
-        if path.exists():
-            shutil.copytree(path, temp, symlinks=True)
-            for name in MEMBERS:
-                (temp / name).unlink(missing_ok=True)
-        else:
-            temp.mkdir()
+    files = task._files()
+    for name, pixels in ((TASK_IMAGE, task.image), (TASK_MASK, task.mask)):
+        if pixels is not None and _shows(path / name, pixels):
+            files[name] = (path / name).read_bytes()
+
+    def fill(folder: Path) -> None:
         for name, content in files.items():
-            (temp / name).write_bytes(content)
+            (folder / name).write_bytes(content)
+
+    disk.replace_folder(path, fill, MEMBERS, ELSEWHERE)
+
+
+def _is_drag_folder(path: Path) -> bool:
+    try:
+        return bool(parse_task_json((path / TASK_JSON).read_bytes()))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"{path / TASK_JSON} cannot be read ({error.strerror}); {ELSEWHERE}") from error
+    except InputError:
+        return False
+
+
+def is_drag_zip(path: Path) -> bool:
+    """Is a file a zip with a drag file in it, and nothing else?"""
+    with zipfile.ZipFile(path) as archive:
+        names = [Path(name).name for name in archive.namelist() if not name.endswith("/")]
+        found = next(name for name in archive.namelist() if Path(name).name == TASK_JSON)
+        return set(names) <= set(MEMBERS) and bool(parse_task_json(archive.read(found)))
+
+
+def _shows(path: Path, pixels: np.ndarray) -> bool:
+    """Does the picture, or the mask, in a file show exactly these pixels?"""
+    try:
+        if pixels.dtype == bool:
+            return np.array_equal(read_mask(path, pixels.shape[::-1]), pixels)
+        return np.array_equal(read_image(path), pixels)
+    except InputError:
+        return False
 
 
 def _png(pixels: np.ndarray) -> bytes:

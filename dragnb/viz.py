@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from dragnb.errors import InputError
+from dragnb.store.files import replacing, sign_png, signed
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 DASHES = ("-", "--", "-.", ":")
@@ -258,12 +259,15 @@ def png(fig: Figure, dpi: int = DPI) -> bytes:
     """The figure as PNG: same figure, same bytes (no time, no version in it), packed small."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
-    return buffer.getvalue()
+    return sign_png(buffer.getvalue())
 
 
-def save(fig: Figure, folder, name: str) -> Path:
-    """Write the figure to folder/name.png and return the path; the folder is made if it is missing."""
+def save(fig: Figure, folder, name: str, dpi: int = DPI) -> Path:
+    """Write the figure to folder/name.png and return the path; the folder is made if it is missing.
+
+    Raises InputError where another picture than one of these lies there.
+    """
     path = Path(folder) / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(fig))
+    with replacing(path, ours=signed) as temp:
+        temp.write_bytes(png(fig, dpi))
     return path

@@ -86,7 +86,7 @@ class Touch:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("suffix", checkpoints.PICKLES)
+@pytest.mark.parametrize("suffix", checkpoints.places.PICKLES)
 def test_a_pickled_model_is_refused_by_its_name(tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
     path.write_bytes(pickle.dumps(Touch(tmp_path / "made")))

@@ -19,6 +19,7 @@ from dragnb.clay.scene import KINDS, VERSION
 from dragnb.clay.tasks import EDITS, task
 from dragnb.errors import InputError
 from dragnb.geometry import warp
+from dragnb.store import replacing
 from dragnb.sweep.grids import encoded
 
 SEED, COUNT = 840_000, 110
@@ -79,4 +80,5 @@ if __name__ == "__main__":
                 row[key] += getattr(verdict, key)
     bounds = {name: getattr(oracle, name) for name in BOUNDS}
     result = {"version": VERSION, "seed": SEED, "bounds": bounds, "controls": counts}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    with replacing(RESULT) as temp:
+        temp.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

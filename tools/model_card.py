@@ -9,6 +9,7 @@ cores of an AMD EPYC", unless training.json says it.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from dragnb.clay.training.data import HELDOUT_SEED
 from dragnb.clay.training.measure import autoencoder_psnr, reconstruct
 from dragnb.config import profile, suited
 from dragnb.metrics.judge import Judge
+from dragnb.store.files import replacing, sign_png, signed
 from dragnb.sweep import grids
 
 BARS = {"autoencoder_psnr": 30.0, "roundtrip_psnr": 26.0, "moved": 0.6, "rest_psnr": 26.0}
@@ -60,8 +62,19 @@ def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int)
     found = {"summary": summary(autoencoder, rows), "bars": BARS, "pictures": pictures}
     found |= {"edits": json.loads(rows.to_json(orient="records")), "settings": settings[FULL].as_dict()}
     picture_grid(place, entries, folder)
-    (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
+    with replacing(folder / "evaluation.json", ours=is_evaluation) as temp:
+        temp.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
+
+
+def is_evaluation(path: Path) -> bool:
+    """Are these figures that `measure` wrote?"""
+    return {"summary", "bars", "edits"} <= {*json.loads(path.read_bytes())}
+
+
+def is_card(path: Path) -> bool:
+    """Is this a card that `text` wrote?"""
+    return "\n# The clay model\n" in path.read_text(encoding="utf-8")
 
 
 def kept(place: Path, entry: Entry, setting: str) -> np.ndarray:
@@ -126,7 +139,7 @@ def curves(history, path):
         steps, losses = zip(*history[name]["curve"], strict=True)
         ax.semilogy(steps, losses)
         ax.set(title=name, xlabel="step", ylabel=label)
-    fig.savefig(path, dpi=80, metadata={"Software": None})
+    viz.save(fig, path.parent, path.stem, dpi=80)
 
 
 def reconstructions(model, path):
@@ -163,7 +176,10 @@ def sheet(pictures, columns, path):
     """A grid of pictures at half size."""
     rows = [np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
     grid = Image.fromarray(np.concatenate(rows, 0))
-    grid.resize((grid.width // 2, grid.height // 2), Image.LANCZOS).save(path, optimize=True)
+    small, buffer = grid.resize((grid.width // 2, grid.height // 2), Image.LANCZOS), io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    with replacing(path, ours=signed) as temp:
+        temp.write_bytes(sign_png(buffer.getvalue()))
 
 
 def unet_training(history):
@@ -289,7 +305,8 @@ def main(argv=None):
     curves(history, args.folder / "curves.png")
     reconstructions(model, args.folder / "reconstructions.png")
     samples(args.folder, args.folder / "samples.png")
-    (args.folder / "README.md").write_text(text(history, found, hardware, model))
+    with replacing(args.folder / "README.md", ours=is_card) as temp:
+        temp.write_text(text(history, found, hardware, model), encoding="utf-8")
     print(f"written: {args.folder / 'README.md'}")
 
 

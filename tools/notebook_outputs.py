@@ -6,6 +6,8 @@ from pathlib import Path
 
 import nbformat
 
+from dragnb.store.files import replacing
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -28,12 +30,8 @@ def commit(executed: Path, source: Path, root: Path) -> None:
 
 def replace(book, path: Path) -> None:
     """Write a notebook beside its old self, then rename: whole or not at all."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temp:
         nbformat.write(book, temp)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def clean(book, root: Path) -> None:

@@ -10,7 +10,6 @@ that fails is told on the page with the reason, and the rest go on. A page that 
 import argparse
 import html
 import logging
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -22,8 +21,11 @@ from PIL import Image
 from run_notebooks import ROOT, Failed
 
 from dragnb.errors import InputError
+from dragnb.store.files import SIGNATURE, renew_own, replacing, require_apart, require_ours, signed
+from dragnb.store.names import safe_stem
 from dragnb.task import TASK_JSON, DragTask
 
+PAGE = "index.html"
 THUMB = 240  # pixels, the longer side
 STYLE = """body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem }
 td, th { padding: .4rem 1rem .4rem 0; text-align: left }
@@ -32,10 +34,14 @@ td { border-top: 1px solid #ccc; vertical-align: top } .failed { color: #a03000;
 
 @dataclass
 class Entry:
-    """A drag file and what became of it: pictures by their names beside the page, and an error if there was one."""
+    """A drag file and what became of it: pictures by their names beside the page, and an error if there was one.
+
+    folder  its own beside the page, by name
+    """
 
     name: str
     path: Path
+    folder: str
     before: str = ""
     after: str = ""
     notebook: str = ""
@@ -48,17 +54,21 @@ def main(argv=None) -> int:
     args = parse(argv)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
-        (book,) = run_notebooks.select(args.notebooks, [args.only])
+        book, *more = run_notebooks.select(args.notebooks, [args.only])
+        if more:
+            raise Failed("--only: name one notebook")
+        require_apart(args.tasks, args.out, "the drag files and --out")
+        require_ours(args.out / PAGE, is_page)
         entries = found(args.tasks, args.out)
         parameters = run_notebooks.check_parameters([book], args)[book]
-    except (Failed, ValueError) as error:
-        print(f"{error}" if str(error) else "--only: name one notebook", file=sys.stderr)
+        for entry in entries:
+            work(entry, book, parameters, args)
+            write(entries, args.out, args.tasks.name)
+    except (Failed, InputError) as error:
+        print(error, file=sys.stderr)
         return 1
-    for entry in entries:
-        work(entry, book, parameters, args)
-        write(entries, args.out, args.tasks.name)
     failed = [entry for entry in entries if entry.error]
-    print(f"{len(entries) - len(failed)} of {len(entries)} done: {args.out / 'index.html'}")
+    print(f"{len(entries) - len(failed)} of {len(entries)} done: {args.out / PAGE}")
     return 1 if failed else 0
 
 
@@ -86,12 +96,14 @@ def found(folder: Path, out: Path) -> list[Entry]:
     paths = [path for path in sorted(folder.iterdir()) if is_drag(path) and not out.is_relative_to(path)]
     if not paths:
         raise Failed(f"{folder} holds no drag file: a folder with {TASK_JSON}, or a zip")
-    names = {}
+    names, entries = {}, []
     for path in paths:
         if path.stem in names:
             raise Failed(f"{path.name} and {names[path.stem]} have one name; rename one")
         names[path.stem] = path.name
-    return [Entry(path.stem, path) for path in paths]
+        taken = [PAGE, *(entry.folder for entry in entries)]
+        entries.append(Entry(path.stem, path, safe_stem(path.stem, taken=taken)))
+    return entries
 
 
 def is_drag(path: Path) -> bool:
@@ -103,9 +115,9 @@ def is_drag(path: Path) -> bool:
 def work(entry: Entry, book: Path, parameters: dict, args) -> None:
     """Run the notebook on one drag file and note what came out; whatever goes wrong is the entry's error."""
     print(f"{entry.name[:24]:<25}", end="", flush=True)
-    folder, began = args.out / entry.name, time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
+    folder, began = args.out / entry.folder, time.monotonic()
     try:
+        renew_own(folder)
         task = DragTask.load(entry.path)
         entry.prompt = task.prompt
         entry.before = thumbnail(Image.fromarray(task.image), folder / "before.jpg", args.out)
@@ -128,10 +140,10 @@ def work(entry: Entry, book: Path, parameters: dict, args) -> None:
 
 def thumbnail(image: Image.Image, path: Path, out: Path) -> str:
     """A small copy at `path`; its place as seen from `out`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     small = image.convert("RGB")
     small.thumbnail((THUMB, THUMB))
-    small.save(path, quality=88)
+    with replacing(path) as temp:
+        small.save(temp, "JPEG", quality=88)
     return path.relative_to(out).as_posix()
 
 
@@ -140,11 +152,15 @@ def write(entries: list[Entry], out: Path, title: str) -> None:
     rows = "\n".join(map(row, entries))
     head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
     heads = "<tr><th>drag</th><th>before</th><th>after</th><th></th></tr>"
-    page = (
-        f"{head}<style>{STYLE}</style><h1>{html.escape(title)}</h1><table>{heads}\n{rows}\n</table></html>\n"
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "index.html").write_text(page, encoding="utf-8")
+    body = f"<h1>{html.escape(title)}</h1><table>{heads}\n{rows}\n</table>"
+    page = f"{head}<style>{STYLE}</style>{body}</html>\n<!-- {SIGNATURE} -->\n"
+    with replacing(out / PAGE, ours=is_page) as temp:
+        temp.write_text(page, encoding="utf-8")
+
+
+def is_page(path: Path) -> bool:
+    """Is this a page of an earlier run?"""
+    return signed(path)
 
 
 def row(entry: Entry) -> str:

@@ -10,10 +10,12 @@ Executed copies go to outputs/. A notebook that has a parameter `out` is given t
 
 import argparse
 import difflib
+import json
 import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +25,9 @@ import nbformat
 import papermill
 import parameters
 from notebook_outputs import commit
+
+from dragnb.errors import InputError
+from dragnb.store.files import replacing, require_apart, require_ours
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET_KERNEL = ["--log-level=50"]  # else "Kernel is running over TCP without encryption", once per kernel
@@ -36,6 +41,7 @@ def main(argv=None) -> int:
     args = parse(argv)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
+        require_apart(args.notebooks, args.out, "--notebooks and --out")
         notebooks = select(args.notebooks, args.only)
         given = check_parameters(notebooks, args)
         for path in notebooks:
@@ -43,7 +49,7 @@ def main(argv=None) -> int:
         if args.commit_outputs:
             commit_all(notebooks, args.out)
             print(f"outputs of {len(notebooks)} notebooks written back to {args.notebooks}")
-    except Failed as error:
+    except (Failed, InputError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0
@@ -128,27 +134,61 @@ def seen_from(folder: Path, path: Path) -> str:
 def run(path: Path, parameters: dict, args) -> None:
     """Execute one notebook beside the others; print its one line; raise Failed, naming the cell, if it fails."""
     copy, begin = args.out / path.name, time.monotonic()
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.unlink(missing_ok=True)  # a stale copy must not pass for this run's
-    print(f"{path.stem:<32}", end="", flush=True)
     try:
-        papermill.execute_notebook(
-            str(path),
-            str(copy),
-            parameters,
-            kernel_name="python3",
-            cwd=str(path.parent),
-            progress_bar=False,
-            execution_timeout=args.timeout,
-            extra_arguments=QUIET_KERNEL,
-        )
-    except KeyboardInterrupt:
-        print(f"{time.monotonic() - begin:8.1f} s  stopped", flush=True)
-        raise Failed(f"{path.name} was stopped; what ran is in {copy}") from None
-    except Exception as error:
-        print(f"{time.monotonic() - begin:8.1f} s  FAILED", flush=True)
-        raise Failed(f"{path.name} failed {where(error, copy)}\nThe executed copy: {copy}") from error
+        require_apart(path, copy, "a notebook and its executed copy")
+        require_ours(copy, is_executed)
+    except InputError as error:
+        raise Failed(str(error)) from error
+    print(f"{path.stem:<32}", end="", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        try:
+            execute(path, made, parameters, args)
+        except KeyboardInterrupt:
+            print(f"{time.monotonic() - begin:8.1f} s  stopped", flush=True)
+            keep(made, copy)
+            raise Failed(f"{path.name} was stopped; what ran is in {copy}") from None
+        except Exception as error:
+            print(f"{time.monotonic() - begin:8.1f} s  FAILED", flush=True)
+            reason = where(error, made)
+            if keep(made, copy):
+                reason += f"\nThe executed copy: {copy}"
+            raise Failed(f"{path.name} failed {reason}") from error
+        keep(made, copy)
     print(f"{time.monotonic() - begin:8.1f} s  ok", flush=True)
+
+
+def execute(path: Path, made: Path, parameters: dict, args) -> None:
+    """Run a notebook, beside the others, into a file `made`."""
+    papermill.execute_notebook(
+        str(path),
+        str(made),
+        parameters,
+        kernel_name="python3",
+        cwd=str(path.parent),
+        progress_bar=False,
+        execution_timeout=args.timeout,
+        extra_arguments=QUIET_KERNEL,
+    )
+
+
+def keep(made: Path, copy: Path) -> bool:
+    """Put what was executed in its place, over nothing but an older such copy; False where there is nothing."""
+    if not made.exists():
+        return False
+    try:
+        book = nbformat.read(made, 4)
+        book.metadata.get("papermill", {})["output_path"] = str(copy)
+        with replacing(copy, ours=is_executed) as temp:
+            nbformat.write(book, temp)
+    except InputError as error:
+        raise Failed(str(error)) from error
+    return True
+
+
+def is_executed(path: Path) -> bool:
+    """Is this a notebook that papermill executed?"""
+    return "papermill" in json.loads(path.read_bytes())["metadata"]
 
 
 def where(error: Exception, copy: Path) -> str:

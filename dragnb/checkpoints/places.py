@@ -80,7 +80,7 @@ def find(model: str | os.PathLike, half: bool = False) -> tuple[Path, str]:
         return path.resolve(), text
     if (hub := hub_id(text)) is None:
         raise _unknown(text, path)
-    return fetch(hub, text, half), text
+    return from_hub(hub, text, half), text
 
 
 def _is_clay(path: Path) -> bool:
@@ -129,7 +129,7 @@ def snapshot(folder: Path) -> Path | None:
     return named if named in kept else max(kept, key=lambda f: (f.stat().st_mtime, f.name))
 
 
-def fetch(hub: HubId, name: str, half: bool = False) -> Path:
+def from_hub(hub: HubId, name: str, half: bool = False) -> Path:
     """A model's files from the hub, those of the wanted precision, or of the other where there are none of it."""
     if hub.file:
         return download(hub, [hub.file], name) / hub.file

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dragnb.checkpoints import adapters, files, folders, hashes, originals
-from dragnb.checkpoints.places import PARTS, download, fetch, find, hub_id, read_json, refusal
+from dragnb.checkpoints.places import PARTS, download, find, from_hub, hub_id, read_json, refusal
 from dragnb.errors import InputError
 
 
@@ -108,7 +108,9 @@ def _vae(vae) -> Path | None:
     text = os.fspath(vae)
     path = Path(text).expanduser()
     if not path.exists() and (hub := hub_id(text)):
-        path = fetch(hub, text) if hub.file else download(hub, ["*.safetensors", "*.json"], text, ["*.fp16*"])
+        path = (
+            from_hub(hub, text) if hub.file else download(hub, ["*.safetensors", "*.json"], text, ["*.fp16*"])
+        )
     if not path.exists():
         raise InputError(
             f"vae = {text!r} is not there; give an autoencoder's folder, .safetensors file or hub id"

@@ -19,8 +19,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -30,7 +28,8 @@ from pathlib import Path
 from dragnb import sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.store import Store, versions
+from dragnb.store import Store, files, versions
+from dragnb.store.names import LONGEST, safe_stem
 from dragnb.sweep import records, workers
 from dragnb.sweep.records import about, code, describe, picture_path, read
 from dragnb.sweep.trial import Plan, Unit, seed_of
@@ -47,9 +46,6 @@ __all__ = [
     "seed_of",
     "table",
 ]
-
-FILE_NAME = re.compile(r"(?!\.)[^\\:*?\"<>|\x00-\x1f]+")
-LONGEST = 200  # bytes of a name
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ def _run(samples, plan: Plan, out, data: str, start, retry_failed: bool) -> Iter
                 seconds = time.perf_counter() - began
                 left = seconds / (len(done) - before) * (len(wanted) - len(done))
                 yield Progress(record, len(done), len(wanted), failed, seconds, left)
-        shutil.rmtree(Path(out) / records.WORK, ignore_errors=True)
+        files.remove_own(Path(out) / records.WORK)
 
 
 def folder(
@@ -203,11 +199,11 @@ def _about(plan: Plan, data: str) -> dict:
 def _require_names(what: str, names: list, depth: int) -> None:
     """The names must do as names of files of `depth` folders at most, and no two may be alike."""
     for name in names:
-        parts = name.split("/") if isinstance(name, str) else []
-        if not 1 <= len(parts) <= depth or not all(map(FILE_NAME.fullmatch, parts)):
-            raise InputError(f"{what} {name!r}: the name must do as a file name too")
-        if max(len(part.encode()) for part in parts) > LONGEST:
+        parts = name.split("/") if isinstance(name, str) else [""]
+        if max(len(part.encode("utf-8", "surrogatepass")) for part in parts) > LONGEST:
             raise InputError(f"{what} {name!r}: the name is longer than {LONGEST} bytes")
+        if not len(parts) <= depth or any(not part or safe_stem(part) != part for part in parts):
+            raise InputError(f"{what} {name!r}: the name must do as a file name too")
     count = Counter(name.lower() for name in names)
     for name in names:
         if count[name.lower()] > 1:

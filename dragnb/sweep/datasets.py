@@ -28,6 +28,7 @@ from dragnb import task as drag_file
 from dragnb.errors import InputError, boundary
 from dragnb.inputs import archives
 from dragnb.store import Store
+from dragnb.store.names import safe_stem
 from dragnb.sweep import pickles
 from dragnb.task import TASK_IMAGE, TASK_JSON, DragTask, is_xy
 
@@ -115,9 +116,12 @@ def read(path: str | os.PathLike) -> Found:
 
 
 def _name(path: Path, folder: str, members: Members) -> tuple[str, str]:
-    """(name, category) of a sample: the same for a zip and its folder, from wherever in them it is read."""
+    """(name, category) of a sample: the same for a zip and its folder, from wherever in them it is read.
+
+    What does not do as a file name is cleaned: records and pictures are filed under it.
+    """
     root = path.parts[1:] if path.is_dir() else (path.stem,)
-    parts = (*root, *filter(None, folder.split("/")))
+    parts = [safe_stem(part) for part in (*root, *filter(None, folder.split("/")))]
     if len(parts) == 1 or _source(members) in (DRAG100, TASK_JSON):
         return parts[-1], ""
     return "/".join(parts[-2:]), parts[-2]

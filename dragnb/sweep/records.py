@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -25,8 +26,9 @@ from PIL import Image
 
 import dragnb
 from dragnb.config import Settings
-from dragnb.errors import InputError
-from dragnb.store import replacing
+from dragnb.errors import InputError, WriteError
+from dragnb.store import files, remedies
+from dragnb.store.files import replacing
 from dragnb.task import parse_json
 
 FORMAT = 2  # raise it when a record changes its meaning: folders of another format are refused
@@ -51,11 +53,14 @@ def held(out: str | os.PathLike, run: dict) -> Iterator[dict[Key, dict]]:
     out, run = Path(out), json.loads(json.dumps({"format": FORMAT} | run))
     with contextlib.ExitStack() as stack:
         with _room(out):
+            _require_free(out)
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(out))
             _settle(out, run)
-            for left in out.rglob(".*.tmp"):  # by a process that was killed
-                left.unlink()
+            files.own_folder(out / WORK)
+            for folder in (out, *(p for p in (out / RECORDS, out / PICTURES) if p.is_dir())):
+                for place in {folder, *(path.parent for path in folder.rglob(".*"))}:
+                    files.clean(place)
         yield {key_of(record): record for record in _read(out, "what they held is done again")}
 
 
@@ -120,13 +125,34 @@ def _read(out: Path, fate: str) -> list[dict]:
     return sorted(records, key=lambda record: (record["sample"], settings.index(record["setting"])))
 
 
+def _require_free(out: Path) -> None:
+    """InputError where a run would write over what no run has made."""
+    made = {RECORDS: False, PICTURES: False, HOLDER: _names_a_holder(out), LOCK: (out / LOCK).is_file()}
+    made[LOCK] = made[LOCK] and (out / LOCK).stat().st_size == 0
+    if (out / RUN).exists():
+        about(out)  # of a run, or refused
+        made |= {RECORDS: True, PICTURES: True}
+    for name, mine in made.items():
+        if (out / name).exists() and not mine:
+            what = (
+                f"{RECORDS} without {RUN}: not a whole run"
+                if name == RECORDS
+                else f"{name}, which no run made"
+            )
+            raise InputError(f"{out} holds {what}; {OTHER_RUN}")
+
+
+def _names_a_holder(out: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return {*json.loads((out / HOLDER).read_text())} == {"pid", "host"}
+    return False
+
+
 def _settle(out: Path, run: dict) -> None:
     """Begin the folder, or make sure that it is of this run."""
     before = run
     if (out / RUN).exists():
         before = about(out)
-    elif (out / RECORDS).exists():
-        raise InputError(f"{out} holds {RECORDS} without {RUN}: not a whole run; {OTHER_RUN}")
     for name in sorted({*before, *run} - {"settings"}):
         if before.get(name) != run.get(name):
             was, now = _short(before.get(name)), _short(run.get(name))
@@ -150,13 +176,14 @@ def _locked(out: Path):
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise InputError(f"{out} is in use: {_holder(out)}; wait for it, or give another folder") from None
+    except NotImplementedError as error:  # filelock's word for a disk without locks
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from error
     try:
         with replacing(out / HOLDER) as temp:
             temp.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
-        with contextlib.suppress(OSError):
-            (out / HOLDER).unlink(missing_ok=True)
+        files.discard(out / HOLDER, lambda _: _names_a_holder(out))
         lock.release()
 
 
@@ -171,12 +198,19 @@ def _holder(out: Path) -> str:
 @contextlib.contextmanager
 def _room(out):
     """Make an InputError of a disk that cannot be written."""
+    full = "make room and run again: what is done is kept"
     try:
         yield
+    except WriteError as error:
+        system = OSError(error.errno, error.reason)
+        raise WriteError(out, system, _remedy(system, full)) from error
     except OSError as error:
-        raise InputError(
-            f"{out} cannot be written ({error.strerror or error}); make room and run again: what is done is kept"
-        ) from error
+        raise WriteError(out, error, _remedy(error, full)) from error
+
+
+def _remedy(error: OSError, full: str) -> str:
+    is_full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    return full if is_full else remedies.remedy(error, "give another folder")
 
 
 def _short(value) -> str:
@@ -229,14 +263,34 @@ def export(out: str | os.PathLike, path: str | os.PathLike) -> tuple[Path, Path]
     if not rows:
         raise InputError(f"{out} has no record without an error; run it first")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with replacing(path) as temp, open(temp, "w", newline="", encoding="utf-8") as file:
+    beside = path.with_suffix(".json")
+    files.require_ours(path, _is_table)
+    with replacing(beside, ours=_is_provenance) as temp:
+        temp.write_text(_json(_provenance(out, records, rows)), encoding="utf-8")
+        write_table(path, rows, names, _is_table)
+    return path, beside
+
+
+def write_table(path: Path, rows: list[dict], names, ours: files.Ours) -> None:
+    """Write rows as csv, over nothing but a file of ours."""
+    with replacing(path, ours=ours) as temp, open(temp, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    beside = path.with_suffix(".json")
-    with replacing(beside) as temp:
-        temp.write_text(_json(_provenance(out, records, rows)), encoding="utf-8")
-    return path, beside
+
+
+def begins_with(path: Path, names) -> bool:
+    """Are these the first columns of a csv?"""
+    with open(path, encoding="utf-8") as file:
+        return file.readline().rstrip("\n").split(",")[: len(names)] == [*names]
+
+
+def _is_table(path: Path) -> bool:
+    return begins_with(path, ("sample", "category", "setting"))
+
+
+def _is_provenance(path: Path) -> bool:
+    return {"format", "settings", "samples_digest"} <= {*json.loads(path.read_bytes())}
 
 
 def _row(record: dict) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import tempfile
@@ -12,8 +11,8 @@ import dragnb
 from dragnb import sweep
 from dragnb.errors import InputError
 from dragnb.metrics import judge
-from dragnb.store import replacing
-from dragnb.sweep.records import about, read
+from dragnb.store.files import SIGNATURE, replacing, signed
+from dragnb.sweep.records import about, begins_with, read, write_table
 
 NOTEBOOK = Path("notebooks") / "07_benchmark.ipynb"  # beside the package, where it lies in its repository
 ASIDE = {"lesson", "colab"}  # tags of cells that teach, or prepare Colab
@@ -41,12 +40,10 @@ def report(out: str | os.PathLike, data: str = "clay") -> Path:
             f"report: {notebook} is not there; run it in the repository, where the notebooks are"
         )
     page = _page(out, notebook, _head(out, rows), data if data == "clay" else str(Path(data).resolve()))
-    with replacing(out / "summary.csv") as temp, open(temp, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, summary[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(summary)
-    with replacing(out / "report.html") as temp:
-        temp.write_text(page, encoding="utf-8")
+    with replacing(out / "report.html", ours=signed) as temp:
+        temp.write_text(f"{page.rstrip()}\n<!-- {SIGNATURE} -->\n", encoding="utf-8")
+        columns = [*summary[0]]
+        write_table(out / "summary.csv", summary, columns, lambda path: begins_with(path, columns[:3]))
     return out / "report.html"
 
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import math
 import os
-import shutil
 import tempfile
 import time
 import traceback
@@ -21,7 +20,7 @@ import torch
 from dragnb import pipeline, sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
-from dragnb.store import Store, versions
+from dragnb.store import Store, files, versions
 from dragnb.sweep.records import WORK
 from dragnb.task import DragTask
 
@@ -227,9 +226,9 @@ def _cache(plan: Plan, name: str) -> Iterator[Store]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             yield Store(folder)
     else:  # left where the sample is not done: the next run goes on from it
-        store = Store(Path(plan.work) / WORK / Store.key(sample=name)[:16])
+        store = Store(files.own_folder(Path(plan.work) / WORK) / Store.key(sample=name)[:16])
         yield store
-        shutil.rmtree(store.root, ignore_errors=True)
+        files.remove_own(store.root)
 
 
 @contextlib.contextmanager

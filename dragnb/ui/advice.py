@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 
 from dragnb.config import Settings
 from dragnb.geometry import Frame
-from dragnb.task import mask_doubts, prompt_doubts
+from dragnb.task import mask_doubts, path_doubts, prompt_doubts
 from dragnb.ui.picks import Picks
 
 
@@ -54,12 +52,9 @@ def _on_mask(picks: Picks) -> list[str]:
 
 def _on_paths(ends: np.ndarray) -> list[str]:
     empty = [k for k, (handle, target) in enumerate(ends, 1) if (handle == target).all()]
-    crossing = [
-        (j, k) for (j, one), (k, other) in combinations(enumerate(ends, 1), 2) if _cross(*one, *other)
-    ]
-    return [f"pair {k} has no length: its target lies on its handle" for k in empty] + [
-        f"the paths of pairs {j} and {k} cross: what meets there cannot go both ways" for j, k in crossing
-    ]
+    return [f"pair {k} has no length: its target lies on its handle" for k in empty] + path_doubts(
+        ends[:, 0], ends[:, 1]
+    )
 
 
 def _on_reach(ends: np.ndarray, frame: Frame, settings: Settings) -> list[str]:
@@ -86,12 +81,3 @@ def _on_size(frame: Frame) -> list[str]:
         return []
     inner = f"{frame.inner_width}×{frame.inner_height}"
     return [f"the model works at {inner}; the result is scaled back to {frame.width}×{frame.height}"]
-
-
-def _cross(a, b, c, d) -> bool:
-    """Do the segments a-b and c-d cross properly, and not just touch?"""
-
-    def side(p, q, r):
-        return np.sign((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
-
-    return bool(side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0)

@@ -1,6 +1,7 @@
 """What leaves the studio: a picture that carries its drag and its record, and a notebook that repeats the drag.
 
-Every file is written beside its place and then renamed, so it is there as a whole or not at all.
+Every file is written beside its place and then renamed, so it is there as a whole or not at all. A file that is there
+already is replaced where it was exported before, and refused where it is another.
 """
 
 from __future__ import annotations
@@ -14,24 +15,40 @@ from PIL import Image
 from dragnb.config import nearest_profile
 from dragnb.errors import InputError
 from dragnb.pipeline import Result
-from dragnb.task import provenance
+from dragnb.store.files import SIGNATURE, Ours, signed
+from dragnb.task import is_drag_zip, provenance, read_record
 from dragnb.ui.frames import writing
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "notebooks" / "00_quickstart.ipynb"
 
 
-def save_png(path: str | os.PathLike, result: Result) -> Path:
+def _exported(path: Path) -> bool:
+    """Is a PNG one of these?"""
+    return bool(read_record(path))
+
+
+def save_png(path: str | os.PathLike, result: Result, ours: Ours = _exported) -> Path:
     """The edited picture as a PNG that carries its drag file and its record.
 
-    `DragTask.load(path)` reads the drag back, `task.read_record(path)` settings, seed, model, versions.
+    ours  may the file that is there be replaced? `DragTask.load(path)` reads the drag back, `task.read_record(path)`
+          settings, seed, model, versions.
     """
-    with writing(path) as temp:
+    with writing(path, ours) as temp:
         info = provenance(result.task.packed(), result.record)
         Image.fromarray(result.image).save(temp, "PNG", pnginfo=info)
     return Path(path)
 
 
-def save_notebook(path: str | os.PathLike, result: Result, model: str = "clay") -> Path:
+def save_zip(path: str | os.PathLike, result: Result, ours: Ours = is_drag_zip) -> Path:
+    """The drag file alone."""
+    with writing(path, ours) as temp:
+        temp.write_bytes(result.task.packed())
+    return Path(path)
+
+
+def save_notebook(
+    path: str | os.PathLike, result: Result, model: str = "clay", ours: Ours | None = None
+) -> Path:
     """Notebook 00 with this drag as its parameters, ready for Jupyter and papermill; its drag file lies beside it.
 
     A drag that began at a step of another one is repeated from the picture: a notebook's parameters hold no latent.
@@ -40,7 +57,7 @@ def save_notebook(path: str | os.PathLike, result: Result, model: str = "clay") 
     if not QUICKSTART.exists():
         raise InputError(f"{QUICKSTART} is missing; work from a clone of the repository")
     book = json.loads(QUICKSTART.read_text(encoding="utf-8"))
-    task = result.task.save(path.with_suffix(".zip"))
+    task = path.with_suffix(".zip")
     profile, changes = nearest_profile(result.settings)
     values = {"task": str(task.resolve()), "model": model, "profile": profile, "settings": changes}
     values |= {"side": result.record["side"], "out": str(path.resolve().parent)}
@@ -49,8 +66,10 @@ def save_notebook(path: str | os.PathLike, result: Result, model: str = "clay") 
             cell["source"] = _with_values("".join(cell["source"]), values)
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
-    with writing(path) as temp:
+    book["metadata"]["dragnb"] = SIGNATURE
+    with writing(path, ours or signed) as temp:
         temp.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_zip(task, result, ours or is_drag_zip)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from PIL import Image, ImageColor, ImageDraw
 from dragnb.drag import DragState
 from dragnb.errors import InputError
 from dragnb.pipeline import Prepared
-from dragnb.store import replacing
+from dragnb.store.files import SIGNATURE, Ours, replacing, signed
 from dragnb.viz import HANDLE, TARGET
 
 JPEG_QUALITY = 85
@@ -100,14 +101,18 @@ def curve(values, at: int, label: str, width: int = 320, height: int = 90) -> st
     )
 
 
-def save_gif(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS) -> Path:
+def save_gif(
+    path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS, ours: Ours = signed
+) -> Path:
     """Pictures, uint8 (h, w, 3), as an animated GIF that starts over after holding the last."""
     pictures = [_small(frame) for frame in frames]
     palette = _palette(pictures)
     pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [round(1000 * HOLD)]
-    with writing(path) as temp:
-        options = dict(save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    with writing(path, ours) as temp:
+        options = dict(
+            save_all=True, append_images=pictures[1:], duration=durations, loop=0, comment=SIGNATURE
+        )
         pictures[0].save(temp, "GIF", **options)
     return Path(path)
 
@@ -121,7 +126,9 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
     return palette
 
 
-def save_mp4(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS) -> Path:
+def save_mp4(
+    path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float = FPS, ours: Ours = signed
+) -> Path:
     """Pictures as an MP4 (H.264) that plays in any browser; needs imageio-ffmpeg."""
     try:
         import imageio_ffmpeg
@@ -129,9 +136,10 @@ def save_mp4(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float =
         raise InputError("an MP4 needs imageio-ffmpeg: pip install 'dragnb[video]'; or save a GIF") from error
     pictures = [_even(_small(frame)) for frame in frames]
     pictures += [pictures[-1]] * round(HOLD * fps)
-    with writing(path) as temp:
+    with writing(path, ours) as temp:
+        params = ["-metadata", f"comment={SIGNATURE}", "-f", "mp4"]
         writer = imageio_ffmpeg.write_frames(
-            str(temp), pictures[0].size, fps=fps, macro_block_size=2, output_params=["-f", "mp4"]
+            str(temp), pictures[0].size, fps=fps, macro_block_size=2, output_params=params
         )
         with contextlib.closing(writer):
             writer.send(None)
@@ -150,7 +158,7 @@ def _require_frames(path: Path, n: int) -> None:
     except RuntimeError:
         count = 0
     if count != n:
-        raise OSError(f"{count} of {n} frames were written; is the disk full?")
+        raise OSError(errno.ENOSPC, f"{count} of {n} frames were written; is the disk full?")
 
 
 def _small(frame: np.ndarray) -> Image.Image:
@@ -164,15 +172,9 @@ def _even(picture: Image.Image) -> Image.Image:
     return picture.crop((0, 0, *(max(2, n // 2 * 2) for n in picture.size)))
 
 
-@contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[Path]:
-    """`replacing`, with an error that says what to do."""
-    try:
-        with replacing(path) as temp:
-            yield temp
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path} cannot be written ({reason}); export to another folder") from error
+def writing(path: str | os.PathLike, ours: Ours = signed):
+    """`replacing` for what is exported: over nothing but an earlier export."""
+    return replacing(path, "export to another folder", ours)
 
 
 def film(prepared: Prepared, states: Sequence[DragState], most: int = 48) -> Iterator[tuple[int, np.ndarray]]:

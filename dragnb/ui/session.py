@@ -14,7 +14,7 @@ import numpy as np
 
 from dragnb import checkpoints, features, pipeline, sd
 from dragnb.config import STAGES, Settings, suited_settings
-from dragnb.errors import InputError
+from dragnb.errors import InputError, WriteError
 from dragnb.pipeline import Event, Prepared, Result
 from dragnb.store import Store, replacing
 from dragnb.task import DragTask
@@ -166,7 +166,7 @@ class Session(Worker):
         """Write down what a step of each stage took that was worked on; where the disk is full it is forgotten."""
         skip, known = done | self.reused | {"done"}, self._seconds()
         new = {e.stage: e.seconds / e.i for e in self.progress.values() if e.i and e.stage not in skip}
-        with contextlib.suppress(OSError), replacing(self.store.root / SECONDS) as temp:
+        with contextlib.suppress(WriteError), replacing(self.store.root / SECONDS) as temp:
             temp.write_text(json.dumps(known | {name: known.get(name, {}) | new}), encoding="utf-8")
 
     def _look(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 import threading
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from dragnb import sd
 from dragnb.config import Settings
 from dragnb.errors import InputError
+from dragnb.store.names import safe_stem
 from dragnb.task import DragTask
 from dragnb.ui import advice, controls, export, frames, panels
 from dragnb.ui.controls import picture, put, row
@@ -62,7 +63,9 @@ class Studio:
         self._lock = threading.RLock()
         self._drawn: Snapshot | None = None
         self._busy = ""
+        # names of what was exported, and the files that this studio wrote
         self._stems: dict[Snapshot, str] = {}
+        self._written: set[Path] = set()
         self.widget = self._build()
         self.picker.on_change(self._on_picks)
         self.settings.on_change(self.picker.refresh)
@@ -159,25 +162,31 @@ class Studio:
         snapshot = self.session.shown
         if snapshot is None:
             raise InputError("there is nothing to export yet; press Run first")
-        result, path = snapshot.result, Path(f"{self._stem(snapshot)}.{kind}")
+        result, path = snapshot.result, Path(f"{self._stem(snapshot, kind)}.{kind}")
+
+        def ours(place: Path) -> bool:
+            return place in self._written
+
+        def write(pictures=()):
+            if kind == "png":
+                export.save_png(path, result, ours)
+            elif kind == "zip":
+                export.save_zip(path, result, ours)
+            elif kind == "ipynb":
+                model = snapshot.model if isinstance(snapshot.model, str) else snapshot.model.name
+                export.save_notebook(path, result, model, ours)
+                self._written.add(path.with_suffix(".zip"))
+            else:
+                tracks, targets = result.tracks_xy, result.task.targets
+                film = [frames.marked(image, tracks[: k + 1], targets) for k, image in pictures]
+                getattr(frames, f"save_{kind}")(path, film, ours=ours)
+            self._written.add(path)
+            return path
+
         if kind in ("gif", "mp4"):
-            save, tracks = getattr(frames, f"save_{kind}"), result.tracks_xy
-            self.session.film(
-                snapshot,
-                lambda pictures: save(
-                    path,
-                    [frames.marked(image, tracks[: k + 1], result.task.targets) for k, image in pictures],
-                ),
-            )
-            return
-        if kind == "png":
-            export.save_png(path, result)
-        elif kind == "zip":
-            result.task.save(path)
+            self.session.film(snapshot, write)
         else:
-            model = snapshot.model if isinstance(snapshot.model, str) else snapshot.model.name
-            export.save_notebook(path, result, model)
-        self.session.report(f"saved: {path}")
+            self.session.report(f"saved: {write()}")
 
     def close(self) -> None:
         """End the thread, drop pictures, states and models, take the widgets off the page."""
@@ -232,12 +241,16 @@ class Studio:
         step = self._branch and self._branch[1]
         self.begins.value = f"Run begins at step {step} of the drag it branches from." if self._branch else ""
 
-    def _stem(self, snapshot: Snapshot) -> Path:
-        """Where a snapshot's files go: one free name for all of them."""
+    def _stem(self, snapshot: Snapshot, kind: str) -> Path:
+        """Where a snapshot's files go: one free name for all of them, and a new one where another has come there."""
         out, taken = Path(self.out.value).expanduser(), set(self._stems.values())
-        if snapshot not in self._stems:
-            name, k = re.sub(r"[^\w-]+", "_", snapshot.result.task.name) or "drag", 1
-            while f"{name}-{k}" in taken or any(out.glob(f"{name}-{k}.*")):
+        needed = {
+            out / f"{self._stems.get(snapshot)}.{end}" for end in {kind, "zip" if kind == "ipynb" else kind}
+        }
+        if snapshot not in self._stems or any(map(os.path.lexists, needed - self._written)):
+            name, k = safe_stem(snapshot.result.task.name, plain=True, taken=()), 1
+            there = [path.name.casefold() for path in out.iterdir()] if out.is_dir() else []
+            while f"{name}-{k}" in taken or any(n.startswith(f"{name}-{k}.".casefold()) for n in there):
                 k += 1
             self._stems[snapshot] = f"{name}-{k}"
         return out / self._stems[snapshot]

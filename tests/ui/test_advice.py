@@ -73,6 +73,7 @@ def test_an_empty_and_a_full_mask_are_explained(picks):
         ([(300, 200), (400, 200), (20, 20), (400, 110)], "pair 2: its handle lies outside the mask"),
         ([(300, 200), (400, 300), (400, 200), (300, 300)], "the paths of pairs 1 and 2 cross"),
         ([(300, 200), (400, 200), (310, 220)], "pair 2 has no target yet"),
+        ([(300, 200), (400, 200), (300, 200), (200, 200)], "pairs 1 and 2 drag one handle to two targets"),
     ],
 )
 def test_a_doubtful_pair_is_named_by_its_number_and_nothing_else_is(picks, points, said):
@@ -81,6 +82,14 @@ def test_a_doubtful_pair_is_named_by_its_number_and_nothing_else_is(picks, point
     (note,) = notes(picks)
 
     assert note.startswith(said)
+
+
+def test_what_is_said_of_the_paths_while_picking_is_said_of_the_task_too(picks):
+    picks.set_points([(300, 200), (400, 300), (400, 200), (300, 300), (300, 200), (200, 100)])
+
+    said = notes(picks)
+
+    assert len(said) == 2 and set(said) == set(picks.task().warnings())
 
 
 def test_paths_that_only_meet_or_run_side_by_side_do_not_cross(picks):

@@ -213,10 +213,10 @@ def model_folder(rng, folder: Path):
     files += [p.relative_to(root) for p in root.rglob("*.safetensors")] if rng.random() < 0.1 else []
     bad = files[rng.integers(len(files))]
     for path in root.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path != root / bad:
             (folder / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
             (folder / path.relative_to(root)).symlink_to(path)
-    (folder / bad).unlink()
+    (folder / bad).parent.mkdir(parents=True, exist_ok=True)
     if bad.suffix == ".json" and rng.random() < 0.6:
         value = json.loads((root / bad).read_text())
         _change(value, rng)

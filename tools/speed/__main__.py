@@ -22,6 +22,7 @@ import torch
 from dragnb import sd
 from dragnb.clay import tasks as clay_tasks
 from dragnb.config import profile
+from dragnb.store.files import replacing
 from dragnb.task import DragTask
 from tools.speed import curves, ours, public, report, shapes
 from tools.speed.meter import Cost, matrix_rate
@@ -95,8 +96,14 @@ def load(name: str, device: str, dtype: str, low_memory: bool = False):
 
 
 def write(path, record):
-    """A record as JSON beside its chart."""
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1))
+    """A record as JSON beside its chart, over nothing but an older one."""
+    with replacing(path.with_suffix(".json"), ours=is_record) as temp:
+        temp.write_text(json.dumps(record, indent=1))
+
+
+def is_record(path):
+    """Is this a record of an earlier measurement?"""
+    return {"model", "hardware", "repeats"} <= {*json.loads(path.read_bytes())}
 
 
 def main(argv=None):
@@ -132,7 +139,6 @@ def main(argv=None):
         tasks = [a_task(width, height, args.pairs, reach) for reach in (0.5, 0.25)]
     else:
         tasks = two_drags(args.task)
-    args.out.mkdir(parents=True, exist_ok=True)
     record = {
         "model": args.model, "dtype": str(model.dtype), "repeats": args.repeats, "torch": torch.__version__,
         "hardware": hardware(model.device), "low_memory": model.low_memory, "settings": settings.as_dict(),

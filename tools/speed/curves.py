@@ -74,4 +74,4 @@ def chart(found, path, title):
         ax.grid(alpha=0.3)
     fig.legend(*ax.get_legend_handles_labels(), ncols=len(STAGES), loc="outside lower center", frameon=False)
     fig.suptitle(title)
-    fig.savefig(path, dpi=110, metadata={"Software": None})
+    viz.save(fig, path.parent, path.stem, dpi=110)

@@ -66,4 +66,4 @@ def chart(found, path, title):
     ax.legend(
         ncols=len(ax.containers), fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False
     )
-    fig.savefig(path, dpi=110, metadata={"Software": None})
+    viz.save(fig, path.parent, path.stem, dpi=110)

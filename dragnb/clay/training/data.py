@@ -16,6 +16,7 @@ import torch
 from joblib import cpu_count
 
 from dragnb.clay.scene import VERSION, sample
+from dragnb.store import replacing
 
 HELDOUT_SEED = 800_000  # seeds from here on are never trained on
 _CHUNK = 64
@@ -75,16 +76,13 @@ def draw_set(path, count, world=VERSION, size=256, workers=None, progress=lambda
     path, shape = Path(path), (count, size, size, 3)
     if path.exists() and np.load(path, mmap_mode="r").shape == shape:
         return np.load(path, mmap_mode="r")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npy")
-    np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with replacing(path) as partial, ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
         starts = range(0, count, _CHUNK)
         jobs = [pool.submit(_draw, partial, shape, a, min(a + _CHUNK, count), world) for a in starts]
         for k, job in enumerate(jobs):
             job.result()
             progress(min((k + 1) * _CHUNK, count), count)
-    os.replace(partial, path)
     return np.load(path, mmap_mode="r")
 
 

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -58,9 +57,14 @@ def checkpoint(path, step, curve, seconds, modules, averages, optimizer):
     """Write all that training goes on from, whole or not at all."""
     weights, means = ({k: m.state_dict() for k, m in of.items()} for of in (modules, averages))
     state = dict(step=step, curve=curve, seconds=seconds, weights=weights, averages=means)
-    # always the same name, so that a kill leaves one such file at most
-    torch.save(state | {"optimizer": optimizer}, path.with_suffix(".partial"))
-    os.replace(path.with_suffix(".partial"), path)
+    with replacing(path, ours=is_checkpoint) as temp:
+        torch.save(state | {"optimizer": optimizer}, temp)
+
+
+def is_checkpoint(path):
+    """Did `checkpoint` write this file?"""
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return {"step", "curve", "weights", "averages"} <= {*saved}
 
 
 def course(name, recipe):
@@ -261,7 +265,13 @@ def adopt(recipe, out, folder):
     known = before.get("autoencoder", {"curve": [], "seconds": 0.0})
     checkpoint(out / "autoencoder.pt", recipe.vae_steps, known["curve"], known["seconds"], vae, vae, {})
     checkpoint(out / "unet.pt", 0, [], 0.0, made, made, {})
-    (out / "adopted.json").write_text(json.dumps(before))
+    with replacing(out / "adopted.json") as temp:
+        temp.write_text(json.dumps(before))
+
+
+def is_history(path):
+    """Is this what `export` wrote of a training?"""
+    return {"recipe", "torch"} <= {*json.loads(path.read_bytes())}
 
 
 def export(recipe, out, folder):
@@ -278,5 +288,6 @@ def export(recipe, out, folder):
         history[name] = {"steps": saved["step"], "seconds": round(saved["seconds"]), "curve": saved["curve"]}
     if (out / "adopted.json").exists():
         history["before"] = json.loads((out / "adopted.json").read_text())
-    (folder / "training.json").write_text(json.dumps(history))
+    with replacing(folder / "training.json", ours=is_history) as temp:
+        temp.write_text(json.dumps(history))
     return folder

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +17,7 @@ import torch
 
 from dragnb.clay import patterns
 from dragnb.clay.scene import COLORS, GROUNDS, KINDS, SKIES, VERSION
-from dragnb.store import replacing
+from dragnb.store.files import MARKER, SIGNATURE, own_folder, replace_folder
 
 SIZES = {
     # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
@@ -178,7 +177,10 @@ def build(size: str = "clay", seed: int = 0, world: int = VERSION) -> Parts:
 
 
 def save_folder(parts: Parts, folder, dtype=torch.float16) -> Path:
-    """Write a diffusers pipeline folder, whole or not at all; what lies beside an older one's weights stays."""
+    """Write a diffusers pipeline folder, whole or not at all; what lies beside an older one's weights stays.
+
+    Raises InputError for a folder with things in it that neither this function nor a training wrote.
+    """
     from diffusers import StableDiffusionPipeline
 
     folder = Path(folder)
@@ -187,13 +189,15 @@ def save_folder(parts: Parts, folder, dtype=torch.float16) -> Path:
         **copies, tokenizer=parts.tokenizer, scheduler=parts.scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    with replacing(folder) as fresh:
-        if folder.exists():
-            shutil.copytree(
-                folder, fresh, ignore=shutil.ignore_patterns(*pipe.components, "model_index.json")
-            )
+    if folder.exists() and not (folder / "training.json").exists():
+        own_folder(folder)
+
+    def fill(fresh):
+        (fresh / MARKER).write_text(f"{SIGNATURE}\n", encoding="utf-8")
         pipe.save_pretrained(fresh, safe_serialization=True)
         # transformers would load half precision, where diffusers loads full
         config = fresh / "text_encoder" / "config.json"
         config.write_text(config.read_text().replace('"float16"', '"float32"'))
+
+    replace_folder(folder, fill, (*pipe.components, "model_index.json"))
     return folder

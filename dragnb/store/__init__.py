@@ -1,7 +1,8 @@
 """The stage cache: tensors on disk, under the hash of everything they depend on.
 
 A file appears whole or not at all, writers of one key do not disturb each other, and a cache that cannot be written
-costs time, never the work. The last value that is too large for the disk is kept in memory instead.
+costs time, never the work. The last value that is too large for the disk is kept in memory instead. The folder keeps
+to a size: what was used least recently goes first. `python -m dragnb.store` shows the cache and empties it.
 """
 
 import contextlib
@@ -10,32 +11,30 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import platform
-import re
-import shutil
 import tempfile
-import uuid
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import platformdirs
-import psutil
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 import dragnb
-from dragnb.errors import InputError
+from dragnb.errors import InputError, WriteError
+from dragnb.store import limit
+from dragnb.store.files import HOST, recover, replacing
+from dragnb.store.limit import allowed
+
+__all__ = ["HOST", "Store", "cache_dir", "forget", "recover", "replacing", "versions"]
 
 LIBRARIES = ("torch", "diffusers", "peft", "transformers")
 FORMAT = 2  # part of every key: raise it when what is stored, or how a key is made, changes
 VARIABLE = "DRAGNB_CACHE"
 LARGE = 256 * 2**20  # bytes; what is larger stays in memory, and is made again by a new process
 _last_large: dict[tuple[str, str], dict[str, Tensor]] = {}  # by kind and key, at most one
-HOST = re.sub(r"\W", "_", platform.node())  # a folder may be shared, and process ids are a machine's own
 
 
 def cache_dir() -> Path:
@@ -59,59 +58,15 @@ def forget() -> None:
     _last_large.clear()
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path`, for a file or a folder that takes `path`'s place when the block succeeds.
-
-    The name is nobody else's: of several writers the last one counts. Readers see the old file or the new one, never a
-    part; an old folder steps aside for one rename. If the block raises, `path` is as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{HOST}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
-    try:
-        yield temp
-        if temp.is_dir():
-            _replace_folder(temp, path)
-        else:
-            with open(temp, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temp, path)
-    finally:
-        if temp.is_dir():
-            shutil.rmtree(temp, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            temp.unlink(missing_ok=True)
-
-
-def _replace_folder(folder: Path, path: Path) -> None:
-    """Rename a folder to `path`; the one that was there is deleted after it, or put back where it fails."""
-    aside = folder.with_suffix(".old")
-    if path.exists():
-        os.replace(path, aside)
-    try:
-        os.replace(folder, path)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Delete the temporary files that processes of this machine left behind when they were killed."""
-    for left in folder.glob(f".{HOST}-*.tmp"):
-        pid = left.name.split("-")[1]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            with contextlib.suppress(OSError):
-                left.unlink()
-
-
 class Store:
-    """A folder of tensors by content: `root`/`kind`/`key`.safetensors. The root is made when first needed."""
+    """A folder of tensors by content: `root`/`kind`/`key`.safetensors. The root is made when first needed.
 
-    def __init__(self, root: str | os.PathLike | None = None):
+    limit  bytes that it may take on disk, a number or text like "5 GB"; default: $DRAGNB_CACHE_SIZE, else 20 GB
+    """
+
+    def __init__(self, root: str | os.PathLike | None = None, limit: int | str | None = None):
         self.root = Path(root) if root is not None else cache_dir()
+        self.limit = allowed(limit)
         self._warned = False
 
     @staticmethod
@@ -134,7 +89,7 @@ class Store:
             return _last_large[kind, key]
         path = self.path(kind, key)
         try:
-            return safetensors.torch.load(path.read_bytes())
+            return safetensors.torch.load(limit.read(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, safetensors.SafetensorError) as error:
@@ -142,31 +97,31 @@ class Store:
             return None
 
     def put(self, kind: str, key: str, tensors: dict[str, Tensor]) -> bool:
-        """Keep the tensors; False, with one warning per store, where the disk is full or read-only.
+        """Keep the tensors; False, with one warning per store, where the disk is full, read-only, or the limit is less.
 
         Of those over LARGE only the last are kept, in memory, where they are.
         """
-        if sum(x.nbytes for x in tensors.values()) > LARGE:
+        size, path = sum(x.nbytes for x in tensors.values()), self.path(kind, key)
+        if size > LARGE:
             _last_large.clear()
             _last_large[kind, key] = tensors
             return True
-        path = self.path(kind, key)
-        try:
-            _sweep(path.parent)
-            with replacing(path) as temp:
-                temp.write_bytes(safetensors.torch.save(_plain(tensors)))
-        except OSError as error:
-            self._warn_once(error)
+        if size > self.limit:
+            self._warn_once(f"a value of {limit.text_of(size)} is over its limit", f"raise {limit.VARIABLE}")
             return False
+        try:
+            with replacing(path, f"set {VARIABLE} to a folder with room") as temp:
+                temp.write_bytes(safetensors.torch.save(_plain(tensors), {limit.OURS: limit.OURS}))
+        except WriteError as error:
+            self._warn_once(f"it cannot be written ({error.reason})", error.remedy)
+            return False
+        limit.shrink(self.root, self.limit, keep=path)
         return True
 
-    def _warn_once(self, error: Exception) -> None:
+    def _warn_once(self, reason: str, remedy: str) -> None:
         if not self._warned:
             self._warned = True
-            remedy = f"set {VARIABLE} to a folder with room"
-            warnings.warn(
-                f"cache: {self.root} cannot be written ({error}); going on without it, {remedy}", stacklevel=3
-            )
+            warnings.warn(f"cache: {self.root}: {reason}; going on without it, {remedy}", stacklevel=3)
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
