@@ -107,6 +107,8 @@ def _enlarge(old, new):
     pairs = zip(old.modules(), new.modules(), strict=True)
     for a, b in ((a, b) for a, b in pairs if isinstance(a, torch.nn.Conv2d)):
         out, into = a.weight.shape[:2]
+        if out > b.weight.shape[0] or into > b.weight.shape[1]:
+            raise ValueError("a decoder may only become wider")
         b.weight[:out] = 0
         b.weight[:out, :into] = a.weight
         if a.bias is not None:
