@@ -220,15 +220,20 @@ def verdict(low: float, high: float, better: int) -> str:
     return BETTER if min(gains) > 0 else WORSE if max(gains) < 0 else OPEN
 
 
-def differences(found, better, xlabel="", title=None, ax=None, size=(3.2, 2.6)):
+def differences(found, better, xlabel="", title=None, ax=None, size=(3.2, 2.6), certain=None):
     """Differences and their intervals, one a row from the top, in the colours of `verdict`; a line stands at zero.
 
-    found   {label: (value, low, high)}; better as in `verdict`
+    found    {label: (value, low, high)}; better as in `verdict`
+    certain  labels of those that may count as different, where many are asked at once (`tables.q_values`); the others
+             are grey whatever their interval. None: each is asked alone
     Returns the Figure.
     """
     ax = figure(size=size)[1][0, 0] if ax is None else ax
-    for k, (value, low, high) in enumerate(found.values()):
-        color = verdict(low, high, better)
+    for k, (name, (value, low, high)) in enumerate(found.items()):
+        if certain is None:
+            color = verdict(low, high, better)
+        else:
+            color = verdict(value, value, better) if name in certain else verdict(-1, 1, better)
         ax.plot([low, high], [k, k], lw=3, alpha=0.5, color=color)
         ax.plot(value, k, "o", color=color)
     ax.axvline(0, color="black", lw=1)

@@ -118,3 +118,14 @@ def test_differences_stand_in_rows_from_the_top_with_their_intervals():
         ([-1.0], viz.OPEN),
     ]
     assert viz.png(viz.differences({}, 1)), "none is a picture too"
+
+
+def test_among_many_differences_only_the_certain_ones_are_coloured():
+    found = {"one": (1.0, 0.5, 2.0), "other": (-1.0, -3.0, 1.0)}
+    for certain, colors in (
+        ((), [viz.OPEN, viz.OPEN]),
+        (("one",), [viz.BETTER, viz.OPEN]),
+        (("other",), [viz.OPEN, viz.WORSE]),
+    ):
+        ax = viz.differences(found, 1, certain=certain).axes[0]
+        assert [line.get_color() for line in ax.lines[1:4:2]] == colors

@@ -30,6 +30,7 @@ from dragnb.metrics.tables import (
     load,
     of_metric,
     points,
+    q_values,
     summarise,
 )
 from dragnb.store import versions
@@ -49,6 +50,7 @@ __all__ = [
     "load",
     "of_metric",
     "points",
+    "q_values",
     "summarise",
 ]
 

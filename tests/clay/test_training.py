@@ -21,7 +21,7 @@ from dragnb.clay.training import gpu, loop, measure
 from dragnb.clay.training.__main__ import changed, main
 from dragnb.clay.training.data import RECIPES
 from dragnb.clay.training.optimizers import Optimizers
-from dragnb.clay.training.parts import build, build_tokenizer
+from dragnb.clay.training.parts import SIZES, build, build_tokenizer, build_vae, grown
 from dragnb.errors import InputError
 
 SMOKE = RECIPES["smoke"]
@@ -130,6 +130,46 @@ def test_an_adopted_model_is_trained_on_from_its_own_weights(finished, tmp_path)
     assert after["before"] == before and after["autoencoder"] == before["autoencoder"]
     with pytest.raises(InputError, match="holds a training of its own"):
         loop.adopt(SMOKE, tmp_path, folder)
+
+
+def test_a_larger_decoder_begins_with_what_the_smaller_one_computes():
+    torch.manual_seed(0)
+    smaller, layout = build_vae("smoke").decoder, dict(SIZES["smoke"], decoder=12, vae_decoder=(3, 1, 2, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "larger", layout)
+        larger = build_vae("larger").decoder
+    z = torch.randn(2, 4, 9, 7)
+    with torch.no_grad():
+        assert not torch.allclose(larger(z), smaller(z), atol=1e-3)
+        assert torch.equal(grown(smaller, larger)(z), smaller(z))
+    larger(z).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in larger.layers[0].parameters())
+
+
+def test_a_decoder_only_grows():
+    with pytest.raises(ValueError, match="may only"):
+        grown(build_vae("clay").decoder, build_vae("smoke").decoder)
+
+
+def test_the_decoder_alone_is_trained_and_latents_stay_what_they_were(finished, tmp_path):
+    folder = loop.export(SMOKE, finished, tmp_path / "model")
+    recipe = replace(SMOKE, encoder=False)
+    loop.adopt(recipe, tmp_path, folder)
+    before = weights(tmp_path, "autoencoder")["vae"]
+    assert [step for step, *_ in loop.train_autoencoder(recipe, tmp_path, "cpu")] == [1, 2, 3, 4, 5, 6]
+    after = weights(tmp_path, "autoencoder")["vae"]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+
+
+def test_crops_are_aimed_at_what_is_not_flat():
+    pictures = np.zeros((40, 256, 256, 3), np.uint8)
+    pictures[:, 200:216, 24:40] = np.arange(16, dtype=np.uint8)[:, None, None] * 16
+    seen = loop.crops(pictures, 96, torch.Generator().manual_seed(0))
+    again = loop.crops(pictures, 96, torch.Generator().manual_seed(0))
+    assert seen.shape == (40, 96, 96, 3) and (seen == again).all()
+    hit = (seen.max((1, 2, 3)) > 0).reshape(10, 4)
+    assert hit[:, 1:].mean() > hit[:, 0].mean(), "three of four are aimed, the fourth is taken at random"
 
 
 def test_a_model_of_the_first_world_is_trained_on_in_the_second(finished, tmp_path):

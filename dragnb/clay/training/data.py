@@ -32,10 +32,12 @@ class Recipe:
     world: int = VERSION  # the version of the clay world that is drawn
     pictures: int = 9_000  # drawn once and kept; 0: drawn anew for every step (many cores and a GPU)
     vae_steps: int = 7_000
+    encoder: bool = True  # False: the autoencoder's decoder alone is trained, on the latents that there are
     vae_batch: int = 8
     vae_crop: int = 96  # the autoencoder has no norm layers, so crops train it as well as whole pictures
     vae_lr: float = 2e-3
     vae_ema: float = 0.995
+    vae_square: float = 1.0  # weight of the squared error beside the absolute one
     latent_spread: float = 5e-3  # weight that keeps each latent channel's variance at one
     latent_noise: float = 0.05  # added to latents before decoding, so that small denoising errors do not show
     unet_steps: int = 5_300

@@ -23,15 +23,15 @@ SIZES = {
     # attention_head_dim is, in this class of diffusers, the NUMBER of heads; wide heads are fastest on a CPU
     "clay": dict(
         unet=(32, 64, 128, 128), heads=(1, 2, 4, 4), groups=16, text=128, text_layers=2, text_heads=4, vae=32,
-        vae_encoder=(0, 1, 2, 4), vae_decoder=(4, 3, 2, 0), latent=32,
+        vae_encoder=(0, 1, 2, 4), decoder=64, vae_decoder=(6, 4, 2, 0), latent=32,
     ),
     "wide": dict(  # for a card: 12.7 M parameters, an edit costs a third more
         unet=(32, 96, 192, 192), heads=(1, 2, 4, 4), groups=16, text=128, text_layers=2, text_heads=4, vae=64,
-        vae_encoder=(0, 1, 2, 4), vae_decoder=(4, 3, 2, 0), latent=32,
+        vae_encoder=(0, 1, 2, 4), decoder=64, vae_decoder=(6, 4, 2, 0), latent=32,
     ),
     "smoke": dict(
         unet=(16, 16, 32, 32), heads=(1, 1, 2, 2), groups=8, text=32, text_layers=1, text_heads=2, vae=8,
-        vae_encoder=(0, 1, 1, 1), vae_decoder=(1, 1, 1, 0), latent=32,
+        vae_encoder=(0, 1, 1, 1), decoder=8, vae_decoder=(1, 1, 1, 0), latent=32,
     ),
 }  # fmt: skip
 BETA_START, BETA_END = 0.00085, 0.012
@@ -63,11 +63,55 @@ def build_vae(size: str = "clay"):
     s = SIZES[size]
     return AutoencoderTiny(
         encoder_block_out_channels=(s["vae"],) * 4,
-        decoder_block_out_channels=(s["vae"],) * 4,
+        decoder_block_out_channels=(s["decoder"],) * 4,
         num_encoder_blocks=s["vae_encoder"],
         num_decoder_blocks=s["vae_decoder"],
         latent_channels=4,
     )
+
+
+@torch.no_grad()
+def grown(decoder, larger):
+    """Make `larger`, a fresh DecoderTiny, compute what the narrower or shallower `decoder` computes, and return it.
+
+    New channels begin at random and reach the old ones by zeros only, new blocks add zero (as Net2Net, Chen et al.
+    2016), so that training goes on from the older weights instead of from nothing.
+    """
+    for few, many in zip(_stages(decoder), _stages(larger), strict=True):
+        older, layers = few[1:], many[1:]
+        added = len(layers) - len(older)
+        for block in layers[len(older) :]:
+            torch.nn.init.zeros_(block.conv[-1].weight), torch.nn.init.zeros_(block.conv[-1].bias)
+        if added < 0 or (added and not older):
+            raise ValueError("a stage may only gain blocks, and only where it has one")
+        _enlarge(few[0], many[0])
+        for old, new in zip(older, layers[: len(older)], strict=True):
+            _enlarge(old, new)
+    return larger
+
+
+def _stages(decoder):
+    """The convolution before each resolution's blocks, and those blocks; last the one that makes the picture."""
+    stages = []
+    for layer in decoder.layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            stages.append([layer])
+        elif list(layer.parameters()):
+            stages[-1].append(layer)
+    return stages
+
+
+def _enlarge(old, new):
+    """Copy convolutions into the first channels of larger ones; nothing but zeros leads from the rest to them."""
+    pairs = zip(old.modules(), new.modules(), strict=True)
+    for a, b in ((a, b) for a, b in pairs if isinstance(a, torch.nn.Conv2d)):
+        out, into = a.weight.shape[:2]
+        if out > b.weight.shape[0] or into > b.weight.shape[1]:
+            raise ValueError("a decoder may only become wider")
+        b.weight[:out] = 0
+        b.weight[:out, :into] = a.weight
+        if a.bias is not None:
+            b.bias[:out] = a.bias
 
 
 def build_unet(size: str = "clay"):
