@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dragnb import clay, config, pipeline
-from dragnb.clay import oracle
+from dragnb import config, pipeline
+from dragnb.clay import oracle, scene
+from dragnb.clay import tasks as clay_tasks
 from dragnb.store import Store
 
 SEED = 820_000
@@ -107,7 +108,7 @@ def main(argv=None):
     p.add_argument("--model", default="clay", help="name or folder of the model")
     p.add_argument("--trials", type=int, default=60)
     p.add_argument("--tasks", type=int, default=60)
-    p.add_argument("--world", type=int, default=clay.scene.VERSION, help="version of the clay world")
+    p.add_argument("--world", type=int, default=scene.VERSION, help="version of the clay world")
     p.add_argument("--seed", type=int, default=0, help="of the sampler; give each process its own")
     p.add_argument("--out", type=Path, default=Path("outputs/tuning"), help="journal and stage cache")
     p.add_argument("--write", type=Path, help="only write the table of trials to this new CSV file")
@@ -116,7 +117,7 @@ def main(argv=None):
     if args.write:
         return write(found, args.write)
     torch.set_num_threads(1)
-    tasks = clay.tasks(args.tasks, seed=SEED, version=args.world)
+    tasks = clay_tasks.tasks(args.tasks, seed=SEED, version=args.world)
     store = Store(args.out / "cache")
 
     def show(_, trial):
