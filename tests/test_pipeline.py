@@ -319,3 +319,17 @@ def test_low_memory_keeps_less_and_changes_nothing(smoke_folder, drag_task, quic
     assert bytes_kept[1] < 0.5 * bytes_kept[0]
     torch.testing.assert_close(edits[0].z, edits[1].z, atol=1e-2, rtol=1e-2)
     assert all(p.device.type == "cpu" for rows in edits[1].prepared.kv.layers.values() for p in rows.values())
+
+
+def test_an_edit_keeps_the_original_outside_the_mask_and_gives_the_methods_own_picture_to_who_measures(
+    drag_task, smoke, quick, cache
+):
+    plain = pipeline.edit(drag_task, smoke, quick, cache)
+    kept = pipeline.edit(drag_task, smoke, quick.replace(keep_outside=True), cache)
+    outside = ~drag_task.mask
+    assert (kept.image[outside] == drag_task.image[outside]).all()
+    assert (kept.unpasted == plain.image).all() and (plain.unpasted == plain.image).all()
+    assert (plain.image[outside] != drag_task.image[outside]).any()
+    assert {"encode", "finetune", "invert", "reference"} <= kept.from_cache, (
+        "it repeats no stage that is kept"
+    )
