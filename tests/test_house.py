@@ -18,7 +18,8 @@ MAY_IMPORT = {  # folder -> what it may import beside itself
     "clay": {ROOT},
     "clay/training": {ROOT, "clay", "metrics"},
     "sweep": {ROOT, "methods", "metrics", "clay"},
-    "ui": {ROOT},
+    "ui": {ROOT, "metrics", "clay", "ui/panels"},
+    "ui/panels": {ROOT, "ui"},
 }
 EXCEPTIONS = {  # file -> what it may import besides
     "pipeline": {"methods"},
@@ -28,7 +29,7 @@ LIBRARIES = {  # who may know the libraries that change most, or belong to what 
     "transformers": {"checkpoints", "sd", "clay/training"},
     "peft": {"lora"},
     "matplotlib": {"viz", "ui/frames"},
-    "ipywidgets": {"ui"},
+    "ipywidgets": {"ui", "ui/panels"},
     "ipycanvas": {"ui"},
     "IPython": {"ui"},
     "torchvision": set(),
