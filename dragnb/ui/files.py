@@ -55,6 +55,19 @@ def read_bytes(name: str, content: bytes) -> DragTask | np.ndarray:
             raise InputError(str(error).replace(folder + os.sep, "")) from error
 
 
+def carried(name: str, content: bytes) -> DragTask | None:
+    """The drag that a PNG of an edit carries, if it is one."""
+    if not name.lower().endswith(".png"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "carried.png"
+        path.write_bytes(content)
+        try:
+            return DragTask.load(path)
+        except InputError:
+            return None
+
+
 def read_dropped(name: str, content: str) -> DragTask | np.ndarray:
     """A file that was dropped on the page or pasted, as its name and its bytes in base 64."""
     if not content:

@@ -7,9 +7,11 @@ What neither they nor ipycanvas pass on (which button, drop and paste, a key let
 
 from __future__ import annotations
 
+import base64
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from dragnb.errors import InputError
 from dragnb.task import DragTask
@@ -262,21 +264,37 @@ class Picker:
         for name, content in files.uploads(value):
             self.panel.upload.set_trait("value", type(value)())  # so that the same file can come again
             self.do(lambda name=name, content=content: self._load(files.read_bytes(name, content), name))
+            self._offer_drag(files.carried(name, content))
 
     def _load_dropped(self, value: str):
         if value:
             self.panel.dropped.value = ""
             name, _, content = value.partition("\n")
             self.do(lambda: self._load(files.read_dropped(name, content), name))
+            self._offer_drag(files.carried(name, base64.b64decode(content)))
 
     def _load_path(self):
-        return self._load(files.read_place(self.panel.path.value), self.panel.path.value)
+        place = self.panel.path.value
+        task = files.read_place(place)
+        path = Path(place.strip()).expanduser()
+        self._offer_drag(files.carried(path.name, path.read_bytes()) if path.is_file() else None)
+        return self._load(task, place)
 
     def _load(self, task, name: str = "") -> str:
         self.pointer.release()
         self.pointer.selected = None
         self.picks.load(task)
         return f"{name} is loaded; undo brings back what was here" if name else ""
+
+    def _offer_drag(self, drag: DragTask | None):
+        """A picture that carries a drag is opened as a picture, and the drag is offered."""
+
+        def load():
+            self.panel.offer("", "", None)
+            self.load(drag)
+
+        meaning = "the picture that it was made from, with its points, mask and prompt"
+        self.panel.offer("open the drag that this picture carries", meaning, drag and load)
 
     def _save(self) -> str:
         return f"saved to {files.save(self.picks, self.panel.path.value)}"

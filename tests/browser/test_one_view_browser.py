@@ -1,4 +1,4 @@
-"""The studio as a newcomer meets it: small windows, the README's three cells, nothing scrolled into view before a press."""
+"""The studio as a newcomer meets it: small windows, three cells, nothing scrolled into view before a press."""
 
 import pytest
 
@@ -7,7 +7,8 @@ pytestmark = pytest.mark.browser
 FIRST = (
     "from dragnb import clay, config\nfrom dragnb.ui import Studio",
     'picture = clay.task(831_003, "rabbit", "stretch").task.image',
-    'studio = Studio(picture, "clay", config.profile("clay", lora_steps=5, steps=10, drag_steps=30, keep_outside=True))\nstudio',
+    'quick = config.profile("clay", lora_steps=5, steps=10, drag_steps=30, keep_outside=True)\n'
+    'studio = Studio(picture, "clay", quick, out="exports")\nstudio',
 )
 WINDOWS = [(1440, 900), (1024, 768)]
 SEEN = "c => { const r = c.getBoundingClientRect(); return [r.top, Math.min(r.bottom, innerHeight)]; }"
@@ -39,7 +40,7 @@ def test_traps_of_the_mouse_and_the_keys(small):
     page.shot(f"one-view-{page.page.viewport_size['width']}-before")
     top, bottom = page.canvas.evaluate(SEEN)
     y = (min(bottom, page.page.viewport_size["height"] - 30) - top) / 2
-    wanted = page.ask("studio.picker.pointer.viewport.to_picture(200, %f)" % y)
+    wanted = page.ask(f"studio.picker.pointer.viewport.to_picture(200, {y})")
     page.drag((200, y), (260, y))
     page.until(lambda: len(points(page)) == 2)
     assert max(abs(a - b) for a, b in zip(points(page)[0], wanted, strict=True)) <= 1, (
@@ -88,10 +89,8 @@ def test_a_stroke_goes_on_beyond_the_edge_and_back(small):
     page.page.mouse.up()
     page.until(lambda: page.ask("bool(studio.picker.picks.mask.any())"))
     page.page.wait_for_timeout(300)
-    row = page.ask(
-        "studio.picker.picks.mask[int(studio.picker.pointer.viewport.to_picture(0, %f)[1])].tolist()"
-        % (y - 60)
-    )
+    at = int(page.ask(f"studio.picker.pointer.viewport.to_picture(0, {y - 60})")[1])
+    row = page.ask(f"studio.picker.picks.mask[{at}].tolist()")
     assert any(row[:20]), "one stroke, that left and came back"
     page.button("undo")
     page.until(lambda: page.ask("not studio.picker.picks.mask.any()"))

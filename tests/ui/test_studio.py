@@ -446,3 +446,78 @@ def test_where_no_cell_is_known_nothing_is_closed(run):
     studio_file.close_replaced(new, None)
 
     assert not old.closed and not new.closed
+
+
+def test_a_picture_that_carries_its_drag_offers_it(done, drag_task):
+    press(done, done.exports["png"])
+    path = os.path.join(
+        done.out.value, next(n for n in sorted(os.listdir(done.out.value)) if n.endswith(".png"))
+    )
+    done.picker.panel.path.value = path
+    done.picker.panel.load.click()
+    assert done.picker.picks.points == [] and done.picker.panel.chip.layout.display == ""
+    done.picker.panel.chip.click()
+    assert done.picker.picks.task().targets.tolist() == drag_task.targets.tolist()
+    assert done.picker.panel.chip.layout.display == "none"
+
+
+def test_an_export_is_told_where_its_button_is_with_the_file_as_a_link(done):
+    press(done, done.exports["zip"])
+    assert (
+        "saved: " in done.saved.value
+        and 'download="cat_co-1.zip" href="data:application/zip' in done.saved.value
+    )
+
+
+def test_closing_asks_once(smoke, drag_task):
+    studio = Studio(drag_task, smoke)
+    studio.close_button.click()
+    assert not studio.session._closed and "press again" in studio.close_button.description
+    studio.close_button.click()
+    assert studio.session._closed
+
+
+def test_a_new_picture_takes_what_was_said_of_the_old_one_off_the_page(studio, drag_task):
+    press(studio, studio.run_button)
+    assert studio.picker.canvas.after is studio.session.shown.result.image
+    studio.picker.load(255 - drag_task.image)
+    assert (
+        studio.picker.canvas.after is None and studio.message.value.count("><") and not studio.progress.value
+    )
+
+
+def test_a_drag_can_be_deleted_and_its_branch_still_names_it(studio):
+    press(studio, studio.run_button)
+    first = studio.session.shown
+    travel(studio, 1)
+    studio.branch(1)
+    press(studio, studio.run_button)
+    item = studio.gallery.widget.children[1]
+    assert item.children[1].description == "2 · from 1, step 1"
+    studio.session.delete(first)
+    assert studio.gallery.widget.children == (item,) and studio.session.shown is not first
+
+
+def test_a_photograph_in_the_bundled_model_is_warned_of_and_clay_is_not(drag_task):
+    from dragnb import clay
+    from dragnb.ui import advice
+
+    photo, figure = Picks(drag_task.image), Picks(clay.sample(3).picture())
+    assert "knows rendered clay figures only" in advice.notes(photo, model="clay")[0]
+    assert not any(
+        "clay" in note for note in advice.notes(photo, model="sd15") + advice.notes(figure, model="clay")
+    )
+
+
+def test_the_picture_is_pulled_while_an_arrow_is_drawn_and_is_itself_again_when_it_is_let_go(
+    studio, drag_task
+):
+    picker = studio.picker
+    picker.load(drag_task.image)
+    scale = picker.scale
+    picker.on("mouse_down", 40 * scale, 45 * scale)
+    picker.on("mouse_move", 60 * scale, 45 * scale)
+    picker.on("mouse_move", 70 * scale, 45 * scale)
+    assert picker.canvas.after is not None and "preview" in picker.canvas.caption
+    picker.on("mouse_up", 70 * scale, 45 * scale)
+    assert picker.canvas.after is None and len(picker.picks.points) == 2
