@@ -61,10 +61,10 @@ def carried(name: str, content: bytes) -> DragTask | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "carried.png"
-        path.write_bytes(content)
         try:
+            path.write_bytes(content)
             return DragTask.load(path)
-        except InputError:
+        except (InputError, OSError):  # a picture like any other, or no room to look
             return None
 
 

@@ -1,7 +1,9 @@
 // What the browser has to do itself, since ipycanvas and ipywidgets pass it on to nobody. Without it all still works by
 // mouse: it filters events, keeps the focus where the keys are meant, and gives names to what has none.
-const root = this.closest('.dragnb');
-if (root && !root.dragnb) {
+const begin = tries => {
+  const root = this.closest('.dragnb');
+  if (!root) { if (tries) setTimeout(begin, 100, tries - 1); return; } // the page is not put together yet
+  if (root.dragnb) return;
   root.dragnb = true;
   const canvas = () => root.querySelector('canvas');
   const focus = () => canvas() && HTMLElement.prototype.focus.call(canvas(), {preventScroll: true});
@@ -60,7 +62,9 @@ if (root && !root.dragnb) {
     if (root.contains(document.activeElement) && take(e.clipboardData.files)) { e.preventDefault(); stop(e); }
   }, true);
 
+  const alone = !document.querySelector('.jp-LabShell, .jp-NotebookPanel, #notebook');
   const name = () => {
+    if (alone && root.querySelector('.dragnb-run')) document.title = 'dragnb studio';
     const pictured = canvas();
     if (pictured && !pictured.hasAttribute('aria-label')) {
       pictured.setAttribute('role', 'application');
@@ -81,10 +85,10 @@ if (root && !root.dragnb) {
   name();
 
   // As a page of its own, its drags end with the page.
-  if (!document.querySelector('.jp-LabShell, .jp-Notebook, #notebook')) {
-    if (root.querySelector('.dragnb-run')) document.title = 'dragnb studio';
+  if (alone) {
     window.addEventListener('beforeunload', e => {
       if (root.isConnected && root.querySelector('.dragnb-unsaved')) { e.preventDefault(); e.returnValue = ''; }
     });
   }
-}
+};
+begin(50);

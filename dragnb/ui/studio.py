@@ -114,6 +114,8 @@ class Studio:
         status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
         right = W.VBox([*examples, settings.widget, *status, *folds])
         panel.left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
+        # beside the picture wherever that leaves it so much
+        right.layout.flex, right.layout.min_width = "1 1 300px", "0"
         return named(row(panel.left, right), "dragnb")
 
     def _folds(self) -> list[W.VBox]:
