@@ -113,6 +113,13 @@ class Settings:
     )
     ref_start: int = number(0, 0, 500, "reference", "first denoising step that is controlled")
 
+    keep_outside: bool = one_of(
+        False, (True, False), "decode", "puts the original back outside the mask, at the picture's own size"
+    )
+    feather: int = number(
+        6, 0, 512, "decode", "soft edge inside the mask where the original is kept, picture px"
+    )
+
     def __post_init__(self):
         for f in fields(self):
             if f.name == "method":

@@ -212,6 +212,23 @@ def warp(task) -> np.ndarray:
     return out
 
 
+def keep_outside(task, image: np.ndarray, feather: float = 0) -> np.ndarray:
+    """An edit of a DragTask's picture with the original put back outside the mask, uint8 (height, width, 3).
+
+    feather  picture pixels inside the mask's rim over which the edit fades in; a part of the mask that is thinner
+             fades over half its own width, so that no stroke is lost
+
+    Outside the mask the picture is the original to the bit. An empty mask frees everything: the edit comes back.
+    """
+    if task.free:
+        return image
+    depth = ndimage.distance_transform_edt(task.mask)
+    parts, count = ndimage.label(task.mask)
+    deepest = ndimage.maximum(depth, parts, np.arange(count + 1))
+    alpha = np.minimum(1, depth / np.clip(deepest[parts], 1, feather + 1))[..., None]
+    return (task.image + alpha * (image.astype(np.float64) - task.image)).round().astype(np.uint8)
+
+
 def _resize(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
     if rgb.shape[:2] == (height, width):
         return rgb

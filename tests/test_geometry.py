@@ -1,11 +1,13 @@
 """Points, masks and pictures go to the canvas and come back where they were."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from dragnb.errors import InputError
-from dragnb.geometry import Frame, sample_bilinear
+from dragnb.geometry import Frame, keep_outside, sample_bilinear
 
 SIZES = [(256, 256), (512, 341), (123, 457), (60, 500), (1, 1), (640, 360)]
 
@@ -226,3 +228,24 @@ def test_a_mask_by_nearest_pixels_is_read_twice_and_may_lose_a_thin_stroke():
     assert torch.equal(cells(both), cells(corner)), "the stroke lies between the pixels that are read"
     assert cells(thin).all(), "nothing is left of it: an empty mask, which frees everything"
     assert frame.mask_to_canvas(thin, 8, 8)[0, 0].sum() == 8, "by touch it frees a column"
+
+
+@pytest.mark.parametrize("feather", [0, 6, 40])
+def test_the_original_is_kept_outside_the_mask_to_the_bit_and_the_edit_inside_fades_in(drag_task, feather):
+    edit = 255 - drag_task.image
+    kept = keep_outside(drag_task, edit, feather)
+    assert (kept[~drag_task.mask] == drag_task.image[~drag_task.mask]).all()
+    assert (kept[45, 75] == edit[45, 75]).all(), "the middle of the mask is the edit's own"
+    changed = np.abs(kept.astype(int) - drag_task.image).max(2)[15:45, 75]
+    full = np.abs(edit.astype(int) - drag_task.image).max(2)[15:45, 75]
+    share = changed / np.maximum(full, 1)
+    assert (np.diff(share[full > 100]) >= -0.02).all(), "it only rises towards the middle"
+
+
+def test_a_stroke_thinner_than_the_soft_edge_is_not_lost_and_an_empty_mask_keeps_the_edit(drag_task):
+    thin = np.zeros_like(drag_task.mask)
+    thin[40:43, 10:100] = True
+    edit = 255 - drag_task.image
+    kept = keep_outside(dataclasses.replace(drag_task, mask=thin), edit, 30)
+    assert (kept[41, 20:90] == edit[41, 20:90]).all()
+    assert keep_outside(dataclasses.replace(drag_task, mask=None), edit, 30) is edit

@@ -22,14 +22,15 @@ MAY_IMPORT = {  # folder -> what it may import beside itself; all of them the st
     "clay": {ROOT},
     "clay/training": {ROOT, "clay", "metrics"},
     "sweep": {ROOT, "inputs", "methods", "metrics", "clay", "pipeline"},
-    "ui": {ROOT, "checkpoints", "inputs", "pipeline"},
+    "ui": {ROOT, "checkpoints", "inputs", "pipeline", "metrics", "clay", "ui/panels"},
+    "ui/panels": {ROOT, "ui", "inputs", "pipeline", "checkpoints"},
 }
 LIBRARIES = {  # who may know the libraries that change most, or belong to what people see
     "diffusers": {"checkpoints", "sd", "features", "attention", "lora", "clay/training"},
     "transformers": {"checkpoints", "sd", "clay/training"},
     "peft": {"lora", "checkpoints"},
     "matplotlib": {"viz", "ui/frames"},
-    "ipywidgets": {"ui"},
+    "ipywidgets": {"ui", "ui/panels"},
     "ipycanvas": {"ui"},
     "IPython": {"ui"},
     "torchvision": set(),

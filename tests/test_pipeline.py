@@ -333,3 +333,17 @@ def test_a_picture_is_edited_at_any_height_without_padding(smoke, quick, drag_ta
     problem = result.prepared.problem(drag_task)
     assert torch.equal(problem.handles, problem.handles.round())
     assert problem.mask.shape[-2:] == result.z.shape[-2:]
+
+
+def test_an_edit_keeps_the_original_outside_the_mask_and_gives_the_methods_own_picture_to_who_measures(
+    drag_task, smoke, quick, cache
+):
+    plain = pipeline.edit(drag_task, smoke, quick, cache)
+    kept = pipeline.edit(drag_task, smoke, quick.replace(keep_outside=True), cache)
+    outside = ~drag_task.mask
+    assert (kept.image[outside] == drag_task.image[outside]).all()
+    assert (kept.unpasted == plain.image).all() and (plain.unpasted == plain.image).all()
+    assert (plain.image[outside] != drag_task.image[outside]).any()
+    assert {"encode", "finetune", "invert", "reference"} <= kept.from_cache, (
+        "it repeats no stage that is kept"
+    )

@@ -30,6 +30,9 @@ from dragnb.errors import InputError
 from dragnb.store.files import replacing, require_apart, require_ours
 
 ROOT = Path(__file__).resolve().parent.parent
+# parameters that may be paths; of these the PLACES are written to
+PLACES = ("out", "figures")
+PATHS = ("task", "picture", "mask", "model", "data", *PLACES)
 QUIET_KERNEL = ["--log-level=50"]  # else "Kernel is running over TCP without encryption", once per kernel
 
 
@@ -100,12 +103,16 @@ def check_parameters(notebooks: list[Path], args) -> dict[Path, dict]:
     has = {path: parameters_of(path) for path in notebooks}
     known = sorted(set().union(*has.values()))
     given = dict(args.parameters)
+    for name in [name for name in given if name in PATHS]:
+        given[name] = of_the_caller(given[name], args.notebooks, name in PLACES)
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
             raise Failed(f"-p {name}: no notebook has this parameter; {hint}")
     figures = ROOT / "figures" if args.commit_outputs else args.out / "figures"
+    for path in notebooks:
+        check_kinds(path, given)
     own = {"out": seen_from(args.notebooks, args.out), "figures": seen_from(args.notebooks, figures)}
     return {path: {n: own[n] for n in own if n in has[path]} | typed(given, has[path]) for path in notebooks}
 
@@ -124,6 +131,28 @@ def parameters_of(path: Path) -> dict[str, str]:
         return {name: p["default"] for name, p in papermill.inspect_notebook(str(path)).items()}
     except Exception as error:  # whatever is wrong with a file somebody edited by hand
         raise Failed(f"{path.name} cannot be read as a notebook: {error}") from error
+
+
+def check_kinds(path: Path, given: dict) -> None:
+    """A parameter whose own value is a list or a dict takes nothing else; a shell that ate the quotes leaves text."""
+    for name, about in papermill.inspect_notebook(str(path)).items():
+        kind = {"[": list, "{": dict}.get(about["default"].strip()[:1])
+        if name in given and kind is not None and not isinstance(given[name], kind):
+            example = """'[[103, 133], [81, 133]]'""" if kind is list else """'{"drag_steps": 40}'"""
+            raise Failed(
+                f"-p {name} {given[name]}: that is no {kind.__name__}; quote it for the shell, as -p {name} {example}"
+            )
+
+
+def of_the_caller(value, notebooks: Path, place: bool):
+    """A path as the caller means it, from where the notebooks run; what is no path there (a name, text) stays as it is.
+
+    place  it need not exist yet
+    """
+    if not isinstance(value, str) or not value or "://" in value:
+        return value
+    path = Path(value).expanduser()
+    return seen_from(notebooks, path.resolve()) if place or path.exists() else value
 
 
 def seen_from(folder: Path, path: Path) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 from dragnb import attention, ddim, drag, features, lora, methods, sd
 from dragnb.config import PAPER, Settings, suited_settings
 from dragnb.errors import InputError
-from dragnb.geometry import Frame
+from dragnb.geometry import Frame, keep_outside
 from dragnb.pipeline.generated import Generated
 from dragnb.store import Store, versions
 from dragnb.task import DragTask
@@ -184,6 +184,8 @@ class Result:
     timings      seconds by stage; from_cache: the stages that were read from disk
     record       where the picture comes from, as plain values that a file can carry
     interrupted  Ctrl-C came; the image is the best there was
+    unpasted     the method's own picture: with `settings.keep_outside` the image has the original outside the mask, and
+                 whoever measures the method must measure this one; without, both are one
     """
 
     image: np.ndarray
@@ -197,6 +199,11 @@ class Result:
     from_cache: frozenset[str]
     record: dict
     interrupted: bool = False
+    unpasted: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.unpasted is None:
+            object.__setattr__(self, "unpasted", self.image)
 
     @property
     def reached(self) -> bool:
@@ -435,12 +442,14 @@ def _finish(task: DragTask, prepared: Prepared, start: Start | None, clock: _Clo
     last = steps[-1]
     z = prepared.clean(last.z, last.eps, last.t) if cut_short else last.z_next
     clock.begin("decode")
-    image = prepared.picture(z)
+    decoded = prepared.picture(z)
+    settings = prepared.settings
+    image = keep_outside(task, decoded, settings.feather) if settings.keep_outside else decoded
     yield clock.event(1, 1)
     tracks = np.stack([prepared.frame.yx_to_xy(s.handles, prepared.map_hw).numpy() for s in states])
     result = Result(
-        image, task, prepared.settings, prepared, tuple(states), tracks, z, dict(clock.timings), prepared.from_cache,
-        _record_of(task, prepared, states, start), stopped or cut_short,
+        image, task, settings, prepared, tuple(states), tracks, z, dict(clock.timings), prepared.from_cache,
+        _record_of(task, prepared, states, start), stopped or cut_short, decoded,
     )  # fmt: skip
     clock.begin("done")
     yield clock.event(1, 1, result)

@@ -163,7 +163,7 @@ def _trial(plan: Plan, unit: Unit, name: str, model, store: Store, task, truth):
         if isinstance(thing, Settings):
             settings = thing.replace(seed=record["seed"])
             result = _edited(task, model, settings, store, plan.side)
-            image, measured["from_cache"] = result.image, sorted(result.from_cache)
+            image, measured["from_cache"] = result.unpasted, sorted(result.from_cache)
             timings |= {stage: round(seconds, 4) for stage, seconds in result.timings.items()}
             left = np.linalg.norm(result.tracks_xy[-1] - task.targets, axis=1).mean()
             ended = {"steps": len(result.states) - 1, "reached": bool(result.reached)}

@@ -9,18 +9,25 @@ from dragnb.geometry import Frame
 from dragnb.task import mask_doubts, path_doubts, prompt_doubts
 from dragnb.ui.picks import Picks
 
+# of clay's renderings 0.87 to 0.95 of the pixels are smooth by this step, in grey levels
+SMOOTH_PART, STEP = 0.8, 0.75
+# pixels of a side that are looked at, for a large picture's sake
+CLOSE_LOOK = 1024
+
 
 def notes(
-    picks: Picks, settings: Settings | None = None, side: int | None = None, tokenizer=None
+    picks: Picks, settings: Settings | None = None, side: int | None = None, model=None, tokenizer=None
 ) -> list[str]:
     """Sentences on the picks as they are, empty when all is well; pairs are numbered from 1.
 
     settings  of the run, for how far it can reach
     side      the model's picture size in pixels, for what is lost by resizing; without it both are left out
+    model     by name or loaded: the bundled one knows one kind of picture only
     tokenizer  the model's, for how much of the prompt it reads; without it that is estimated
     """
     ends = np.array(picks.points[: len(picks.points) // 2 * 2], float).reshape(-1, 2, 2)
-    sentences = _on_prompt(picks.prompt, tokenizer) + _on_mask(picks) + _on_paths(ends)
+    sentences = _on_model(picks.image, model) + _on_prompt(picks.prompt, tokenizer)
+    sentences += _on_mask(picks) + _on_paths(ends)
     if picks.waiting:
         sentences.append(f"pair {len(ends) + 1} has no target yet")
     if side is not None:
@@ -28,6 +35,25 @@ def notes(
         sentences += _on_reach(ends, frame, settings) if settings is not None else []
         sentences += _on_size(frame)
     return sentences
+
+
+def _on_model(image: np.ndarray, model) -> list[str]:
+    """The bundled model has seen rendered clay, which is smooth nearly everywhere; a photograph is not."""
+    if getattr(model, "name", model) != "clay" or _smooth_part(image) >= SMOOTH_PART:
+        return []
+    return [
+        "the bundled model knows rendered clay figures only, and repaints a photograph as one wherever it may: choose "
+        "another model, or expect clay inside the mask"
+    ]
+
+
+def _smooth_part(image: np.ndarray) -> float:
+    """The part of the pixels whose grey is the mean of their neighbours', but for STEP levels."""
+    grey = image[:CLOSE_LOOK, :CLOSE_LOOK].astype(np.float32).mean(axis=2)
+    if min(grey.shape) < 3:
+        return 1.0
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((np.abs(grey[1:-1, 1:-1] - around / 4) < STEP).mean())
 
 
 def _on_prompt(prompt: str, tokenizer) -> list[str]:

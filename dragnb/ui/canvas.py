@@ -30,19 +30,36 @@ OVERLAY_COLOR = f"rgb({GREY}, {GREY}, {GREY})"
 # radius of a point in canvas pixels
 DOT = 6
 FONT = "bold 14px sans-serif"
+# pixels of the browser's canvas to a pixel of ours, so that it is sharp on a screen of twice the density
+DENSITY = 2
+# what an empty canvas says
+FIRST = ("press on what shall move,", "drag to where, let go")
 # ipycanvas gathers the commands of all canvases in one list
 DRAWING = threading.RLock()
 
 
 class CanvasView:
-    """Draws `pointer.picks` as `pointer.viewport` shows them. `widget` is what is seen; `dimming` goes from 0 to 1."""
+    """Draws `pointer.picks` as `pointer.viewport` shows them. `widget` is what is seen; `dimming` goes from 0 to 1.
+
+    after    another picture over it, as `show_after` is given it; split: left of this place of the canvas the picture
+             itself is seen; before: it is seen everywhere, for as long as this is true
+    """
 
     def __init__(self, pointer: Pointer):
         self.pointer, self.dimming = pointer, 0.6
+        self.after: np.ndarray | None = None
+        self.caption, self.swiped, self.split, self.before = "", False, 0.0, False
+        self._after_png, self._after, self._after_of = (
+            ipywidgets.Image(format="png"),
+            ipycanvas.Canvas(),
+            None,
+        )
+        self._against, self._against_caption = None, ""
         self._png = ipywidgets.Image(format="png")
         self._picture, self._overlay = ipycanvas.Canvas(), ipycanvas.Canvas()
         # picture, overlay, marks
         self.widget = ipycanvas.MultiCanvas(3)
+        self._cursor = ""
         # the arrays that are in the PNG, on the picture's canvas and on the overlay's
         self._png_of = self._picture_of = self._overlay_of = None
         self._covered = False
@@ -59,8 +76,25 @@ class CanvasView:
             manager = getattr(ipycanvas.canvas, "_CANVAS_MANAGER", None)
             if manager is not None:
                 manager._current_canvas = None  # else a reloaded page stays blank: ipycanvas issue 322
-            self._picture_of = self._overlay_of = self._shown = None
+            self._picture_of = self._overlay_of = self._shown = self._after_of = None
             self.show()
+
+    def show_after(
+        self,
+        image: np.ndarray | None,
+        caption: str = "",
+        swiped: bool = False,
+        other=None,
+        other_caption="before",
+    ) -> None:
+        """Show another picture, uint8 (h, w, 3) of any size, in the place of the one that is picked on; None: no more.
+
+        swiped  it is a result: the mouse swipes it against the picture, and neither points nor mask are drawn over it
+        other   what it is swiped against, in the place of the picture
+        """
+        self.after, self.caption, self.swiped, self.split, self.before = image, caption, swiped, 0.0, False
+        self._against, self._against_caption = other, other_caption
+        self.show()
 
     def show(self) -> None:
         """Bring the canvas up to date; only what has changed is sent."""
@@ -71,8 +105,32 @@ class CanvasView:
                 self._paint_segments()
             elif self._overlay_is_old():
                 self._send_overlay()
+            if self.after is not None and self._after_of is not self.after:
+                self._send_after()
+            for layer in (self.widget[k] for k in range(3)):
+                layer.save()
+                layer.scale(DENSITY)
             self._draw_view()
             self._draw_marks()
+            for layer in (self.widget[k] for k in range(3)):
+                layer.restore()
+            self._set_cursor()
+
+    def _set_cursor(self):
+        if self._cursor != self.pointer.tool:
+            self.widget.remove_class(f"dragnb-{self._cursor}")
+            self._cursor = self.pointer.tool
+            self.widget.add_class(f"dragnb-{self._cursor}")
+
+    def _send_after(self):
+        both = self.after if self._against is None else np.concatenate([self.after, self._against], axis=1)
+        picture, buffer = Image.fromarray(both), io.BytesIO()
+        picture.thumbnail((LONGEST, LONGEST))
+        picture.save(buffer, "PNG", compress_level=1)
+        self._after_png.value, self._after_of, self._shown = buffer.getvalue(), self.after, None
+        if (self._after.width, self._after.height) != picture.size:
+            self._after.width, self._after.height = picture.size
+        self._after.draw_image(self._after_png, 0, 0)
 
     def _send_picture(self):
         """Give the browser a picture, without loss: ipycanvas itself would make a poor JPEG of RGB."""
@@ -96,8 +154,11 @@ class CanvasView:
         widget, viewport = self.widget, self.pointer.viewport
         viewport.picture = self.picks.size
         viewport.fit()
-        widget.width, widget.height = viewport.canvas
-        widget.layout.width, widget.layout.height = f"{widget.width}px", "auto"  # else it fills the page
+        widget.width, widget.height = (DENSITY * n for n in viewport.canvas)
+        widget.layout.width, widget.layout.height = (
+            f"{viewport.canvas[0]}px",
+            "auto",
+        )  # else it fills the page
         widget.layout.max_width = "100%"
 
     def _overlay_is_old(self) -> bool:
@@ -127,7 +188,7 @@ class CanvasView:
             overlay.fill_rect(0, 0, overlay.width, overlay.height)
             self._covered = True
         overlay.global_composite_operation = "source-over" if erase else "destination-out"
-        radius = self.pointer.radius * self._shrink
+        radius = self.pointer.brush * self._shrink
         overlay.line_width, overlay.line_cap = 2 * radius, "round"
         for start, end in self.pointer.new_segments if self._covered else ():
             a, b = (((x + 0.5) * self._shrink, (y + 0.5) * self._shrink) for x, y in (start, end))
@@ -141,20 +202,45 @@ class CanvasView:
         place = (-viewport.left * viewport.scale, -viewport.top * viewport.scale)
         place += tuple(n * viewport.scale for n in viewport.picture)
         below, above = self.widget[0], self.widget[1]
-        if self._shown != place:
-            self._shown = place
+        after = self.after is not None and not self.before
+        shown = (place, after, self.split)
+        if self._shown != shown:
+            self._shown = shown
             below.clear()
             below.draw_image(self._picture, *place)
+            if after:
+                self._draw_after(below, place)
         above.clear()
-        if self._covered:
+        if self._covered and not (self.after is not None and self.swiped):
             above.global_alpha = self.dimming
             above.draw_image(self._overlay, *place)
+
+    def _draw_after(self, layer, place):
+        """The other picture, right of the split, and left of it what it is swiped against, if that is a third one."""
+        w, h = self.pointer.viewport.canvas
+        x, y, width, height = place
+        both = self._against is not None
+        parts = [((self.split, 0, w, h), x)] + [((0, 0, self.split, h), x - width)] * both
+        for clip, left in parts:
+            layer.save()
+            layer.begin_path()
+            layer.rect(*clip)
+            layer.clip()
+            layer.draw_image(self._after, left, y, width * (1 + both), height)
+            layer.restore()
+        for width, color in ((3, INK), (1, HALO)) if self.split > 0 else ():
+            layer.line_width, layer.stroke_style = width, color
+            layer.stroke_line(self.split, 0, self.split, h)
 
     def _draw_marks(self):
         """Arrows, points, numbers, the length of the chosen pair, and the outline under way."""
         layer, chosen, to_canvas = self.widget[2], self.pointer.selected, self.pointer.viewport.to_canvas
         layer.clear()
         layer.font = FONT
+        if self.after is not None and self.swiped:
+            return self._draw_captions()
+        if self.caption and self.after is not None:
+            self._write(self.caption, 8, 20)
         places = [to_canvas(*point) for point in self.picks.points]
         for k in range(1, len(places), 2):
             self._draw_arrow(places[k - 1], places[k])
@@ -170,6 +256,42 @@ class CanvasView:
         for width, color in ((3, HALO), (1, INK)) if len(outline) > 1 else ():
             layer.line_width, layer.stroke_style = width, color
             layer.stroke_lines(outline)
+        self._draw_hover()
+        if not places and not self.pointer.pressed:
+            self._say_first()
+
+    def _draw_hover(self):
+        """What a press would do: the brush's ring, or the arrow to the target that is missing."""
+        layer, pointer = self.widget[2], self.pointer
+        if pointer.hover is None:
+            return
+        for width, color in ((3, HALO), (1, INK)):
+            layer.line_width, layer.stroke_style = width, color
+            if pointer.tool == "brush":
+                layer.stroke_circle(*pointer.hover, pointer.radius)
+            elif pointer.tool == "points" and self.picks.waiting and not pointer.pressed:
+                layer.set_line_dash([6, 4])
+                layer.stroke_line(*pointer.viewport.to_canvas(*self.picks.points[-1]), *pointer.hover)
+                layer.set_line_dash([])
+
+    def _say_first(self):
+        w, h = self.pointer.viewport.canvas
+        layer = self.widget[2]
+        layer.text_align = "center"
+        for k, line in enumerate(FIRST):
+            self._write(line, w / 2, h - 40 + 20 * k)
+        layer.text_align = "start"
+
+    def _draw_captions(self):
+        w, _ = self.pointer.viewport.canvas
+        split = w if self.before else self.split
+        if split > 60:
+            self._write(self._against_caption, 8, 20)
+        if split < w - 60:
+            layer = self.widget[2]
+            layer.text_align = "end"
+            self._write(self.caption, w - 8, 20)
+            layer.text_align = "start"
 
     def _draw_arrow(self, start, end):
         layer, length = self.widget[2], math.dist(start, end)

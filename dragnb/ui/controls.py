@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import ipywidgets as W
@@ -13,23 +14,42 @@ from dragnb.ui.picks import Picks
 from dragnb.ui.pointer import TOOLS
 
 TOOL_KEYS = {"p": "points", "b": "brush", "r": "rectangle", "l": "lasso", "h": "pan"}
-# radius in picture pixels
+TOOL_ICONS = {
+    "points": "crosshairs",
+    "brush": "paint-brush",
+    "rectangle": "square-o",
+    "lasso": "pencil-square-o",
+    "pan": "hand-paper-o",
+}
+TOOL_MEANINGS = {
+    "points": "press on what shall move, drag to where, let go",
+    "brush": "paint what may change",
+    "rectangle": "what may change, as a rectangle",
+    "lasso": "what may change, as an outline",
+    "pan": "push the enlarged picture",
+}
+# radius in pixels of the canvas
 BIGGEST_BRUSH = 200
-# of buttons: for the points and all steps, for the mask, for the view
-ROWS = (
-    ("undo", "redo", "delete point", "delete pair", "clear points"),
-    ("around the path", "fill", "invert", "clear mask"),
-    ("zoom in", "zoom out", "fit", "cancel"),
+# the icon bar's buttons by groups, with their icons
+BAR = (
+    {"around the path": "magic", "clear mask": "ban"},
+    {"undo": "undo", "redo": "repeat", "delete point": "trash"},
+    {"zoom in": "search-plus", "zoom out": "search-minus", "fit": "arrows-alt"},
 )
+# what is wanted less often: for the mask, beside the brush; for the rest, in the fold of the keys
+MASK_BUTTONS = ("fill", "invert")
+MORE_BUTTONS = ("new point", "next point", "delete pair", "clear points", "before", "cancel")
 HELP = (
-    "Click a handle, then its target, or drag from one to the other. Drag a point or an arrow to move it; a press on "
-    "it also chooses it, for delete and for the arrow keys (with Shift: ten pixels). The wheel or two fingers zoom, "
-    "<i>pan</i> or two fingers push the picture. Keys, once the picture has been clicked (<b>Tab</b> leaves it): "
+    "Press on what shall move, drag to where, let go; or click the one and then the other. Drag a point or an arrow to "
+    "move it; a press on it also chooses it, for delete and for the arrow keys (with Shift: ten pixels). Ctrl and the "
+    "wheel, or two fingers, zoom; <i>pan</i> or two fingers push the picture. Without a mouse: <b>n</b> places a "
+    "point, the arrow keys bring it where it belongs, <b>n</b> again places its target. "
+    "Keys, once the picture has been clicked (<b>Tab</b> leaves it): "
 )
 FILES = (
-    "A picture, or a drag file: a folder, or a zip of one. A picture cannot be pasted or dropped on the canvas; "
-    "dropped on JupyterLab's file browser it has a path. Give a path also for more than 10 MB: unless it was started "
-    "by <code>make</code>, Jupyter's server drops a larger upload unread, without a message."
+    "A picture, or a drag file: a folder, or a zip of one. Drop or paste one on this page up to 7 MB; for a larger one "
+    "give its path: unless it was started by <code>make</code>, Jupyter's server drops a larger upload unread, without "
+    "a message."
 )
 
 
@@ -42,45 +62,63 @@ class Action(NamedTuple):
 
 
 class Panel:
-    """The widgets around the canvas: tools, buttons, texts, files; a button calls `run(name)`."""
+    """The widgets around the canvas: tools, buttons, texts, files; a button calls `run(name)`.
+
+    row   the prompt, to which a studio adds its buttons; folds: what is folded away, in an order of their own
+    """
 
     def __init__(self, canvas, actions: dict[str, Action], run: Callable[[str], None]):
         self.text = W.HTML()
         self._table_written = None
-        style, layout = {"description_width": "auto"}, {"width": "98%", "max_width": "512px"}
-        hint = "what the picture shows, as: a green rabbit"
+        hint = "What does the picture show? As: a green rabbit"
         self.prompt = W.Text(
-            description="prompt", placeholder=hint, continuous_update=False, style=style, layout=layout
+            placeholder=hint, continuous_update=False, layout={"flex": "1 1 200px", "min_width": "0"}
         )
-        tools, buttons = self._tools(), self._buttons(actions, run)
-        self.widget = W.VBox([tools, buttons, canvas, self.prompt, self.text, self._folds(actions)])
-
-    def _tools(self):
-        self.mode = W.ToggleButtons(options=list(TOOLS), value=TOOLS[0])
-        self.mode.style.button_width = "auto"
-        meaning = "brush, rectangle and lasso take paint off (key e)"
-        self.eraser = W.ToggleButton(description="eraser", tooltip=meaning, layout={"width": "auto"})
-        look = {"layout": {"width": "240px"}, "style": {"description_width": "66px"}}
-        self.brush = W.IntSlider(12, 1, BIGGEST_BRUSH, description="brush, px", **look)
-        self.dimming = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="dimming", **look)
-        return row(self.mode, self.eraser, self.brush, self.dimming, align_items="center")
-
-    def _buttons(self, actions: dict[str, Action], run):
+        hover(self.prompt, "prompt: what the picture shows")
         self.buttons = {
             name: button(name, f"{action.meaning} (key {action.key})", lambda name=name: run(name))
             for name, action in actions.items()
         }
-        return W.VBox([row(*(self.buttons[name] for name in names), align_items="center") for names in ROWS])
+        self.chip = button("", "", lambda: None)
+        self.chip.add_class("dragnb-chip")
+        show_if(False, self.chip)
+        self.dropped = W.Textarea(layout={"display": "none"})
+        self.dropped.add_class("dragnb-dropped")
+        self.row = row(self.prompt, align_items="center", max_width="512px", width="98%")
+        self.folds = [fold("picture and drag file", self._files()), fold("points as text", self._texts())]
+        self.folds.append(fold("mouse and keys", self._keys(actions)))
+        self.bar, self.mask_row = self._tools(), self._mask_row()
+        self.below = W.VBox([self.text, self.chip])
+        self.left = W.VBox([page_hook(), self.bar, self.mask_row, canvas, self.row, self.dropped])
+        self.widget = named(W.VBox([self.left, self.below, *self.folds]), "dragnb")
 
-    def _folds(self, actions: dict[str, Action]):
+    def _tools(self):
+        icons, meanings = list(TOOL_ICONS.values()), [TOOL_MEANINGS[tool] for tool in TOOLS]
+        self.mode = W.ToggleButtons(options=list(TOOLS), value=TOOLS[0], icons=icons, tooltips=meanings)
+        self.mode.style.button_width = "32px"
+        meaning = "brush, rectangle and lasso take paint off (key e)"
+        self.eraser = W.ToggleButton(description="eraser", tooltip=meaning, icon="eraser")
+        groups = [self.mode, self.eraser]
+        for group in BAR:
+            for name, icon in group.items():
+                self.buttons[name].icon = icon
+            groups += [named(W.HTML(), "dragnb-gap"), *(self.buttons[name] for name in group)]
+        return named(row(*groups), "dragnb-icons")
+
+    def _mask_row(self):
+        look = {"layout": {"width": "190px"}, "style": {"description_width": "62px"}}
+        self.brush = W.IntSlider(12, 1, BIGGEST_BRUSH, description="brush", **look)
+        hover(self.brush, "the brush's radius in pixels of the screen (keys [ and ])")
+        self.dimming = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="dimming", **look)
+        return row(
+            self.brush, self.dimming, *(self.buttons[name] for name in MASK_BUTTONS), align_items="center"
+        )
+
+    def _keys(self, actions: dict[str, Action]):
         keys = TOOL_KEYS | {"e": "eraser", "[ ]": "brush size"}
-        keys |= {action.key: name for name, action in actions.items()}
+        keys |= {action.key.replace(" ", "Space"): name for name, action in actions.items()}
         listed = ", ".join(f"<b>{html.escape(key)}</b> {name}" for key, name in keys.items())
-        folds = W.Accordion([self._texts(), self._files(), W.HTML(paragraph(HELP + listed))])
-        for k, title in enumerate(("points as text", "picture and drag file", "mouse and keys")):
-            folds.set_title(k, title)
-        folds.selected_index = None
-        return folds
+        return W.VBox([row(*(self.buttons[name] for name in MORE_BUTTONS)), W.HTML(paragraph(HELP + listed))])
 
     def _texts(self):
         wide = {"width": "95%", "height": "7em"}
@@ -93,18 +131,12 @@ class Panel:
         self.upload = W.FileUpload(accept="image/*,.zip", multiple=False, description="upload")
         self.path = W.Text(placeholder="a path, or a web address to load from", layout={"width": "95%"})
         self.load, self.save = W.Button(description="load"), W.Button(description="save drag file")
-        return W.VBox(
-            [
-                W.HTML(paragraph(FILES)),
-                self.upload,
-                self.path,
-                row(self.load, self.save, align_items="center"),
-            ]
-        )
+        buttons = row(self.load, self.save, align_items="center")
+        return W.VBox([W.HTML(paragraph(FILES)), self.upload, self.path, buttons])
 
     def write(self, picks: Picks, message: str, notes: list[str]) -> None:
         """All texts, from the state; what was typed into the table and refused is left to be put right."""
-        lines = [html.escape(picks.summary())]
+        lines = [checklist(picks), html.escape(picks.summary())]
         lines += [f"<b>{html.escape(message)}</b>"] if message else []
         lines += [f"• {html.escape(note)}" for note in notes]
         self.text.value = paragraph("<br>".join(lines), 'role="status"')
@@ -115,6 +147,53 @@ class Panel:
         self.parameters.value = files.parameters(picks)
         self.buttons["undo"].disabled = not picks.can_undo
         self.buttons["redo"].disabled = not picks.can_redo
+        show_if(self.mode.value in ("brush", "rectangle", "lasso") or self.eraser.value, self.mask_row)
+
+    def offer(self, label: str, meaning: str, action: Callable[[], object] | None) -> None:
+        """One thing to do next, as a button under the notes; None: nothing."""
+        show_if(action is not None, self.chip)
+        self.chip.description, self.chip.tooltip = label, meaning
+        self.chip._click_handlers.callbacks.clear()
+        if action is not None:
+            self.chip.on_click(lambda _: action())
+
+
+def checklist(picks: Picks) -> str:
+    """What a drag needs, and what of it is there."""
+    there = {"points": len(picks.points) > 1 and not picks.waiting}
+    there |= {"mask": bool(picks.mask.any()), "prompt": bool(picks.prompt.strip())}
+    return " &nbsp; ".join(f"{name} {'✓' if yes else '○'}" for name, yes in there.items())
+
+
+def page_hook() -> W.HTML:
+    """Style and script of the page (`page.css`, `page.js`), in a widget that shows nothing."""
+    style, script = (
+        Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
+    )
+    run = html.escape(f"(function() {{ {script} }}).call(this)", quote=True)
+    value = f'<style>{style}</style><img hidden alt="" src="data:," onerror="{run}">'
+    return W.HTML(value, layout=W.Layout(height="0", margin="0", overflow="hidden"))
+
+
+def named(widget, css: str):
+    """A widget that the page's style and script find by a class."""
+    widget.add_class(css)
+    return widget
+
+
+def fold(title: str, content) -> W.VBox:
+    """A button with what it shows and hides; ipywidgets' own accordion cannot be reached by keys."""
+    head = named(W.ToggleButton(description=title, icon="caret-right"), "dragnb-fold")
+    show_if(False, content)
+
+    def turn(_):
+        head.icon = "caret-down" if head.value else "caret-right"
+        show_if(head.value, content)
+
+    head.observe(turn, "value")
+    made = W.VBox([head, content])
+    made.head = head
+    return made
 
 
 def paragraph(content: str, attributes: str = "") -> str:
@@ -144,6 +223,12 @@ def narrow(kind, **options):
     """A widget with a label, two of which stand side by side. Each has a layout of its own: hiding one hides one."""
     layout, style = W.Layout(width="204px"), {"description_width": "80px"}
     return kind(layout=layout, style=style, **options)
+
+
+def labelled(kind, label: str, **options):
+    """A widget with a long label, one a line."""
+    layout, style = W.Layout(width="400px", max_width="98%"), {"description_width": "230px"}
+    return kind(description=label, layout=layout, style=style, **options)
 
 
 def picture(width: str) -> W.Image:

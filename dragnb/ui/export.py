@@ -61,6 +61,7 @@ def save_notebook(
     profile, changes = nearest_profile(result.settings)
     values = {"task": str(task.resolve()), "model": model, "profile": profile, "settings": changes}
     values |= {"side": result.record["side"], "out": str(path.resolve().parent)}
+    values["keep_outside"] = changes.pop("keep_outside", False)
     for cell in book["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] = _with_values("".join(cell["source"]), values)

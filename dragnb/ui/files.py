@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -52,6 +53,29 @@ def read_bytes(name: str, content: bytes) -> DragTask | np.ndarray:
             return read_path(path)
         except InputError as error:
             raise InputError(str(error).replace(folder + os.sep, "")) from error
+
+
+def carried(name: str, content: bytes) -> DragTask | None:
+    """The drag that a PNG of an edit carries, if it is one."""
+    if not name.lower().endswith(".png"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "carried.png"
+        try:
+            path.write_bytes(content)
+            return DragTask.load(path)
+        except (InputError, OSError):  # a picture like any other, or no room to look
+            return None
+
+
+def read_dropped(name: str, content: str) -> DragTask | np.ndarray:
+    """A file that was dropped on the page or pasted, as its name and its bytes in base 64."""
+    if not content:
+        raise InputError(f"{name} is too large to be dropped, or empty; type its path instead")
+    try:
+        return read_bytes(name, base64.b64decode(content, validate=True))
+    except ValueError as error:  # binascii.Error
+        raise InputError(f"{name} did not arrive whole; drop it again, or type its path") from error
 
 
 def read_path(path: Path) -> DragTask | np.ndarray:

@@ -44,6 +44,17 @@ def holes(mask: np.ndarray) -> np.ndarray:
     return enclosed[parts] & ~mask
 
 
+# how far a suggested mask reaches around a path, in lengths of the path, and at least, in longer sides of the picture
+REACH, LEAST_REACH = 3 / 2, 1 / 5
+
+
+def around(mask: np.ndarray, points) -> None:
+    """A generous region around every path from handle to target: a first guess at what has to change."""
+    for handle, target in zip(points[0::2], points[1::2], strict=False):
+        radius = max(REACH * np.hypot(*np.subtract(target, handle)), LEAST_REACH * max(mask.shape))
+        stroke(mask, handle, target, radius)
+
+
 def _box(mask: np.ndarray, places, margin: float = 0) -> tuple[slice, slice]:
     """The rows and columns that hold all `places` and `margin` around them, cut at the mask's border."""
     low, high = np.min(places, axis=0) - margin, np.max(places, axis=0) + margin

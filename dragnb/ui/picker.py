@@ -2,21 +2,21 @@
 
 `Picks` is the state and `Pointer` what pointing does; both know no widget. `CanvasView` draws them and `Panel` has the
 buttons and texts; the `Picker` here passes events on, one at a time. Only what ipywidgets 7 and 8 share is used.
-
-A picture comes in by upload, path or web address. It can be neither pasted nor dropped: of the browser's events,
-ipycanvas and ipywidgets pass neither on. (A file dropped on JupyterLab's own file browser has a path.)
+What neither they nor ipycanvas pass on (which button, drop and paste, a key let go) is done by `page.js`.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from dragnb.errors import InputError
 from dragnb.task import DragTask
-from dragnb.ui import advice, files
-from dragnb.ui.canvas import CanvasView
+from dragnb.ui import advice, files, preview
+from dragnb.ui.canvas import DENSITY, CanvasView
 from dragnb.ui.controls import BIGGEST_BRUSH, TOOL_KEYS, Action, Panel
 from dragnb.ui.picks import Picks
 from dragnb.ui.pointer import Pointer, Viewport
@@ -25,7 +25,13 @@ MOUSE = ("mouse_down", "mouse_move", "mouse_up", "mouse_out")
 # no mouse events come for the same touch
 TOUCH = {"start": "mouse_down", "move": "mouse_move", "end": "mouse_up", "cancel": "mouse_up"}
 ARROW_KEYS = {"ArrowLeft": (-1, 0), "ArrowRight": (1, 0), "ArrowUp": (0, -1), "ArrowDown": (0, 1)}
-OTHER_KEYS = {"Z": "redo", "Delete": "delete point", "Backspace": "delete point", "=": "zoom in"}
+OTHER_KEYS = {
+    "Z": "redo",
+    "SpaceUp": "after",
+    "Delete": "delete point",
+    "Backspace": "delete point",
+    "=": "zoom in",
+}
 # what Ctrl or Cmd leaves as it is; it makes any other key the browser's
 WITH_CTRL = "zZy"
 # pixels of an arrow key with Shift
@@ -41,6 +47,9 @@ class Picker:
     picks  a Picks, a DragTask to go on from, or a picture, uint8 (h, w, 3)
     side   the longer side of the canvas in its own pixels; all of the picture is drawn at that size
     notes  (picks) -> sentences to show beside it, as `advice.notes`; a studio gives its own, which knows the model
+
+    While an arrow is drawn the picture's own pixels are pulled along it at once: a preview, gone when the arrow is let
+    go, and never taken for a result. `show_result` puts an edit on the canvas, to be swiped against the picture.
     """
 
     def __init__(self, picks, side: int = 512, notes: Callable[[Picks], list[str]] = advice.notes):
@@ -49,8 +58,7 @@ class Picker:
         self.pointer = Pointer(self.picks, Viewport(self.picks.size, side))
         self.canvas = CanvasView(self.pointer)
         self._lock, self._changed, self._inside, self._listeners = threading.RLock(), False, False, []
-        # where the wheel turns
-        self._hover = 0.0, 0.0
+        self._preview = preview.Warp()
         self._actions = self._list_actions()
         self._keys = {action.key: name for name, action in self._actions.items()} | OTHER_KEYS
         self.panel = Panel(self.canvas.widget, self._actions, self.act)
@@ -109,23 +117,69 @@ class Picker:
 
     def _on_picks(self):
         self._changed = True
+        self._end_result()
         if not self._inside:  # a program has called a method of the picks
             self.refresh()
 
+    def show_result(self, image, caption: str = "after", other=None, other_caption: str = "before") -> None:
+        """Put an edit on the canvas, to be swiped against the picture, or another; None: the picture alone.
+
+        A press with the mouse, a tool, or any change of the picks brings the picking back.
+        """
+        with self._lock:
+            self.canvas.show_after(image, caption, True, other, other_caption)
+
+    def show_live(self, image, caption: str) -> None:
+        """Put a preview on the canvas, with the points over it."""
+        with self._lock:
+            self.canvas.show_after(image, caption)
+
     def on(self, kind: str, x: float, y: float) -> None:
         """An event at a place in canvas pixels: mouse_down, mouse_move, mouse_up or mouse_out."""
+        pointer = self.pointer
+        pointer.hover = None if kind == "mouse_out" else (x, y)
         if kind == "mouse_down":
-            self.do(self.pointer.press, x, y)
+            self._end_result()
+            self.do(pointer.press, x, y)
         elif kind == "mouse_move":
-            self._hover = x, y
             with self._lock:
-                if self.pointer.pressed:  # a hundred of these make a stroke, so they draw and write nothing
-                    self.pointer.move(x, y)
+                if pointer.pressed:  # a hundred of these make a stroke, so they draw and write nothing
+                    pointer.move(x, y)
+                    self._show_warp()
                     self.canvas.show()
-        elif self.pointer.pressed:
+                elif self.canvas.swiped and self.canvas.after is not None:
+                    self.swipe(x)
+                elif pointer.tool == "brush" or self.picks.waiting:
+                    self.canvas.show()
+        elif pointer.pressed:
             if kind == "mouse_out":  # it may have crossed the border faster than events come
                 self.on("mouse_move", x, y)
-            self.do(self.pointer.release)
+                pointer.hover = None
+            if self._preview.shown:
+                self._preview.shown = False
+                self.canvas.show_after(None)
+            self.do(pointer.release)
+        elif kind == "mouse_out":
+            with self._lock:
+                self.canvas.show()
+
+    def swipe(self, x: float) -> None:
+        """Left of this place of the canvas the picture is seen, right of it the result."""
+        with self._lock:
+            self.canvas.split, self.canvas.before = x, False
+            self.canvas.show()
+
+    def _end_result(self):
+        if self.canvas.after is not None and self.canvas.swiped:
+            self.canvas.show_after(None)
+
+    def _show_warp(self):
+        """The picture's own pixels, pulled along the arrows drawn so far."""
+        if self.pointer.tool == "points" and (self.canvas.after is None or self._preview.shown):
+            image = self._preview.image(self.picks)
+            if image is not None:
+                self.canvas.show_after(image, preview.CAPTION)
+                self._preview.shown = True
 
     def touch(self, kind: str, places) -> None:
         """Fingers at places in canvas pixels: one is a mouse, two zoom and push the picture."""
@@ -133,6 +187,9 @@ class Picker:
             with self._lock:
                 self.pointer.pinch(places)
                 self.canvas.show()
+        elif self.canvas.after is not None and self.canvas.swiped:  # a finger does not hover
+            if places:
+                self.swipe(places[0][0])
         else:
             self.on(TOUCH[kind], *(places[0] if places else (0.0, 0.0)))
 
@@ -158,9 +215,11 @@ class Picker:
     def _listen(self):
         canvas, panel = self.canvas.widget, self.panel
         for kind in MOUSE:
-            getattr(canvas, f"on_{kind}")(lambda x, y, kind=kind: self.on(kind, x, y))
+            getattr(canvas, f"on_{kind}")(lambda x, y, kind=kind: self.on(kind, x / DENSITY, y / DENSITY))
         for kind in TOUCH:
-            getattr(canvas, f"on_touch_{kind}")(lambda places, kind=kind: self.touch(kind, places))
+            getattr(canvas, f"on_touch_{kind}")(
+                lambda places, kind=kind: self.touch(kind, [(x / DENSITY, y / DENSITY) for x, y in places])
+            )
         canvas.on_client_ready(self._redraw)
         canvas.on_mouse_wheel(self._wheel)
         canvas.on_key_down(self.key)
@@ -169,6 +228,7 @@ class Picker:
         panel.table.observe(lambda change: self._set_points(change.new), "value")
         panel.prompt.observe(lambda change: self._set_prompt(change.new), "value")
         panel.upload.observe(lambda change: self._load_uploads(change.new), "value")
+        panel.dropped.observe(lambda change: self._load_dropped(change.new), "value")
         panel.load.on_click(lambda _: self.do(self._load_path))
         panel.save.on_click(lambda _: self.do(self._save))
 
@@ -181,10 +241,11 @@ class Picker:
         pointer.release()
         pointer.tool, pointer.erase, pointer.radius = panel.mode.value, panel.eraser.value, panel.brush.value
         self.canvas.dimming = panel.dimming.value
+        self._end_result()
 
     def _wheel(self, _, dy: float):
         with self._lock:
-            self.pointer.viewport.zoom_by(math.exp(-dy / WHEEL), *self._hover)
+            self.pointer.viewport.zoom_by(math.exp(-dy / WHEEL), *(self.pointer.hover or (0.0, 0.0)))
             self.canvas.show()
 
     def _zoom(self, factor: float):
@@ -203,9 +264,21 @@ class Picker:
         for name, content in files.uploads(value):
             self.panel.upload.set_trait("value", type(value)())  # so that the same file can come again
             self.do(lambda name=name, content=content: self._load(files.read_bytes(name, content), name))
+            self._offer_drag(files.carried(name, content))
+
+    def _load_dropped(self, value: str):
+        if value:
+            self.panel.dropped.value = ""
+            name, _, content = value.partition("\n")
+            self.do(lambda: self._load(files.read_dropped(name, content), name))
+            self._offer_drag(files.carried(name, base64.b64decode(content)))
 
     def _load_path(self):
-        return self._load(files.read_place(self.panel.path.value), self.panel.path.value)
+        place = self.panel.path.value
+        task = files.read_place(place)
+        path = Path(place.strip()).expanduser()
+        self._offer_drag(files.carried(path.name, path.read_bytes()) if path.is_file() else None)
+        return self._load(task, place)
 
     def _load(self, task, name: str = "") -> str:
         self.pointer.release()
@@ -213,8 +286,22 @@ class Picker:
         self.picks.load(task)
         return f"{name} is loaded; undo brings back what was here" if name else ""
 
+    def _offer_drag(self, drag: DragTask | None):
+        """A picture that carries a drag is opened as a picture, and the drag is offered."""
+
+        def load():
+            self.panel.offer("", "", None)
+            self.load(drag)
+
+        meaning = "the picture that it was made from, with its points, mask and prompt"
+        self.panel.offer("open the drag that this picture carries", meaning, drag and load)
+
     def _save(self) -> str:
         return f"saved to {files.save(self.picks, self.panel.path.value)}"
+
+    def _show_before(self, before: bool):
+        self.canvas.before = before and self.canvas.after is not None
+        self.canvas.show()
 
     def _list_actions(self) -> dict[str, Action]:
         picks, pointer = self.picks, self.pointer
@@ -222,6 +309,10 @@ class Picker:
         return {
             "undo": Action("z", picks.undo, "take the last step back"),
             "redo": Action("y", picks.redo, "do it again"),
+            "new point": Action("n", pointer.place, "a point without the mouse; the arrow keys move it"),
+            "next point": Action("s", pointer.choose_next, "choose the next point"),
+            "before": Action(" ", lambda: self._show_before(True), "while it is held: the picture as it was"),
+            "after": Action("", lambda: self._show_before(False), "the result again"),
             "delete point": Action("d", pointer.delete, "delete the chosen point, or the last one"),
             "delete pair": Action("D", lambda: pointer.delete(pair=True), "delete it with its other end"),
             "clear points": Action("c", picks.clear_points, "delete all points"),

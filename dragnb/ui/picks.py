@@ -94,10 +94,6 @@ class History:
             listener()
 
 
-# how far a suggested mask reaches around a path, in lengths of the path, and at least, in longer sides of the picture
-REACH, LEAST_REACH = 3 / 2, 1 / 5
-
-
 @dataclass(frozen=True)
 class State:
     """A state that undo goes back to, its mask compressed."""
@@ -235,13 +231,10 @@ class Picks(History):
 
     def around_paths(self) -> None:
         """Paint a generous region around every path from handle to target: a first guess at what has to change."""
-        pairs = list(zip(self.points[0::2], self.points[1::2], strict=False))
-        if not pairs:
+        if len(self.points) < 2:
             raise InputError("around the path: there is none yet; pick a handle and its target first")
         with self.action():
-            for handle, target in pairs:
-                radius = max(REACH * np.hypot(*np.subtract(target, handle)), LEAST_REACH * max(self.size))
-                self.stroke(handle, target, radius)
+            masks.around(self._mask_to_paint(), self.points)
 
     def set_mask(self, mask) -> None:
         """Replace the mask by one of the picture's size; None clears it."""

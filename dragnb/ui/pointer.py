@@ -81,8 +81,9 @@ class Viewport:
 class Pointer:
     """A tool over picks: the events of mouse, pen or finger, in canvas pixels, become steps of the picks.
 
-    tool, erase, radius  `erase` reverses brush, rectangle and lasso; the brush's radius is in picture pixels
+    tool, erase, radius  `erase` reverses brush, rectangle and lasso; the brush's radius is in canvas pixels
     selected             the point that delete and the arrow keys mean, or None
+    hover                where on the canvas the mouse is, or None
     outline              places of the rectangle (two) or lasso being drawn
     new_segments         what the brush has painted and the canvas has not drawn yet
     """
@@ -90,6 +91,7 @@ class Pointer:
     def __init__(self, picks: Picks, viewport: Viewport):
         self.picks, self.viewport = picks, viewport
         self.tool, self.erase, self.radius = TOOLS[0], False, 12
+        self.hover: tuple[float, float] | None = None
         self.outline: list[tuple[float, float]] = []
         self.new_segments: list[tuple] = []
         self._pressed_at: tuple[float, float] | None = None
@@ -104,6 +106,11 @@ class Pointer:
     @property
     def pressed(self) -> bool:
         return self._pressed_at is not None
+
+    @property
+    def brush(self) -> float:
+        """The brush's radius in picture pixels."""
+        return self.radius / self.viewport.scale
 
     @property
     def selected(self) -> int | None:
@@ -194,6 +201,23 @@ class Pointer:
             x, y = self.picks.points[self.selected]
             self.picks.move(self.selected, x + dx, y + dy)
 
+    def place(self) -> None:
+        """A new point without pointing, chosen: a handle in the middle of the view, or a target beside its handle."""
+        self.release()
+        if self.picks.waiting:
+            (x, y), step = self.picks.points[-1], self.viewport.canvas[0] / 10 / self.viewport.scale
+            self.picks.add(x + step if x + step < self.picks.size[0] else x - step, y)
+        else:
+            w, h = self.viewport.canvas
+            self.picks.add(*self.viewport.to_picture(w / 2, h / 2))
+        self.selected = len(self.picks.points) - 1
+
+    def choose_next(self) -> None:
+        """Choose the point after the chosen one, the first after the last."""
+        if not self.picks.points:
+            raise InputError("there is no point to choose")
+        self.selected = 0 if self.selected is None else (self.selected + 1) % len(self.picks.points)
+
     def delete(self, pair: bool = False) -> None:
         """Delete the selected point, or its pair; without a selection the last one."""
         if not self.picks.points:
@@ -247,7 +271,7 @@ class Pointer:
 
     def _paint(self, to):
         start = self.viewport.to_picture(*self._last)
-        self.picks.stroke(start, to, self.radius, self.erase)
+        self.picks.stroke(start, to, self.brush, self.erase)
         self.new_segments.append((start, to))
 
     def _rectangle(self, place):

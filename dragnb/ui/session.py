@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dragnb import checkpoints, features, pipeline, sd
+from dragnb import checkpoints, features, metrics, pipeline, sd
 from dragnb.config import STAGES, Settings, suited_settings
 from dragnb.errors import InputError, WriteError
 from dragnb.pipeline import Event, Prepared, Result
@@ -31,12 +31,14 @@ class Snapshot:
 
     result  light: without `prepared`
     start   the snapshot and step whose latent it began at; None where it began at the picture itself
+    number  from 1, in the order in which they were made
     """
 
     result: Result
     model: str | sd.Model
     side: int | None
     start: tuple[Snapshot, int] | None = None
+    number: int = 0
 
 
 class StepView(NamedTuple):
@@ -50,7 +52,8 @@ class Session(Worker):
     """A studio without its widgets: a Worker whose jobs are drags and films of them.
 
     model, settings, side  as `pipeline.run` takes them; may be changed at any time, a run reads them when it begins
-    snapshots  the finished drags; shown: the one that is looked at; looks: its steps that were looked at
+    snapshots  the finished drags; made: how many ever; scores: what else is said of each
+    shown      the one that is looked at; looks: its steps that were looked at
 
     Stop ends a drag under way and finishes its picture; pressed once more, in one leap. Before the first step there is
     nothing to keep.
@@ -60,8 +63,11 @@ class Session(Worker):
         super().__init__()
         self.model, self.settings, self.side, self.store = model, settings, side, store or Store()
         self.snapshots: list[Snapshot] = []
+        self.made = 0
+        self.scores: list[Callable[[Result], str]] = [rest_line]
         self.shown: Snapshot | None = None
         self.looks: dict[int, StepView] = {}
+        self.expected: dict[str, float] | None = None
         self._wanted, self._looking, self._colors = 0, False, None
         self._prepared: tuple[Snapshot | None, Prepared | None] = None, None
 
@@ -75,22 +81,25 @@ class Session(Worker):
         if start is not None:
             result = start[0].result
             latent, task = result.at(start[1]), replace(task, image=result.task.image)
+        self.expected = self._expected(task.image, task.prompt)
         model, side, name, done = self.model, self.side, self._timed_as(), self._done(task.image, task.prompt)
         events = pipeline.run(task, model, self.settings, self.store, side=side, start=latent)
 
         def keep(result: Result) -> None:
             self._remember_seconds(name, done)
-            snapshot = Snapshot(result.light(), model, side, start)
+            said = "; ".join(filter(None, [summary(result), *(score(result) for score in self.scores)]))
+            self.made += 1
+            snapshot = Snapshot(result.light(), model, side, start, self.made)
             with self.lock:
                 self.snapshots.append(snapshot)
                 self._prepared = snapshot, result.prepared
-                self.message = f"drag {len(self.snapshots)}: {summary(result)}"
+                self.message = f"drag {snapshot.number}: {said}"
             self.show(snapshot)
 
         self.do("drag", events, keep)
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Look at this one from now on."""
+    def show(self, snapshot: Snapshot | None) -> None:
+        """Look at this one from now on; None: at nothing."""
         with self.lock:
             self.shown, self.looks, self._colors = snapshot, {}, None
         self._notify()
@@ -104,9 +113,18 @@ class Session(Worker):
             self._looking = True
         self._begin(self._look)
 
-    def film(self, snapshot: Snapshot, save: Callable) -> None:
-        """Make a film in the background; `save` is given the pictures as (step, image) and returns a path."""
-        self.do("film", self._film(snapshot, save), lambda path: self.report(f"saved: {path}"))
+    def film(self, snapshot: Snapshot, save: Callable, then: Callable | None = None) -> None:
+        """Make a film in the background; `save` gets the pictures as (step, image) and returns a path, for `then`."""
+        self.do("film", self._film(snapshot, save), then or (lambda path: self.report(f"saved: {path}")))
+
+    def delete(self, snapshot: Snapshot) -> None:
+        """Forget a finished drag; those that branched from it keep what they need of it."""
+        with self.lock:
+            self.snapshots = [other for other in self.snapshots if other is not snapshot]
+        if self.shown is snapshot:
+            self.show(self.snapshots[-1] if self.snapshots else None)
+        else:
+            self._notify()
 
     def close(self) -> None:
         """End what runs and free pictures, states and models; other sessions are not touched."""
@@ -127,14 +145,28 @@ class Session(Worker):
 
         What this session has done already is not counted. None where a stage that is to be done was never timed.
         """
+        stages = self._expected(image, prompt)
+        return None if stages is None else sum(stages.values())
+
+    def _expected(self, image: np.ndarray, prompt: str) -> dict[str, float] | None:
+        """Seconds by stage, in the order of the work; None where one was never timed."""
         settings, done = self.settings or suited_settings(self.model), self._done(image, prompt) | {"done"}
         try:
             seconds = self._seconds()[self._timed_as()]
             steps = settings.stage_steps().items()
-            total = sum(k * seconds[stage] for stage, k in steps if k and stage not in done)
+            stages = {stage: k * seconds[stage] for stage, k in steps if k and stage not in done}
         except (LookupError, TypeError):  # no such drag yet, or the file holds something else
             return None
-        return total if math.isfinite(total) else None
+        return stages if math.isfinite(sum(stages.values())) else None
+
+    def left(self) -> float | None:
+        """Seconds until the drag under way is done: the rest of its stage, and what the later ones usually take."""
+        expected, events = self.expected, list(self.progress.values())
+        if self.busy != "drag" or expected is None or not events or events[-1].left is None:
+            return None
+        order = list(STAGES)
+        later = [s for stage, s in expected.items() if order.index(stage) > order.index(events[-1].stage)]
+        return events[-1].left + sum(later)
 
     def _done(self, image: np.ndarray, prompt: str) -> set[str]:
         """The stages that this session has already done for such a drag."""
@@ -221,9 +253,33 @@ class Session(Worker):
         yield Event("done", 1, 1, time.perf_counter() - begin, save(pictures))
 
 
+def rest_line(result: Result) -> str:
+    """How much the method itself changed outside the mask, in words; "" where nothing is held."""
+    task = result.task
+    if task.free or task.mask.all():
+        return ""
+    rest = metrics.psnr(task.image, result.unpasted, ~task.mask)
+    later = ", measured before the original was put back there" if result.settings.keep_outside else ""
+    return f"outside the mask the method keeps {rest:.1f} dB{later}"
+
+
 def summary(result: Result) -> str:
     """A finished drag in a line."""
     left = np.linalg.norm(result.tracks_xy[-1] - result.task.targets, axis=1).mean()
     steps, seconds = len(result.states) - 1, sum(result.timings.values())
     stopped = ", stopped early" if result.interrupted else ""
     return f"{steps} steps in {seconds:.0f} s{stopped}; the tracker sees {left:.1f} px left to go"
+
+
+def lineage(snapshot: Snapshot) -> str:
+    """Which drag it is and what it began at: "2 · from 1, step 6"."""
+    start = snapshot.start
+    return f"{snapshot.number}" + (f" · from {start[0].number}, step {start[1]}" if start else "")
+
+
+def differences(snapshot: Snapshot, other: Snapshot | None) -> str:
+    """The settings in which a drag differs from another, as "r1 4, lam 0"; "" where there is no other, or none."""
+    if other is None:
+        return ""
+    one, two = snapshot.result.settings.as_dict(), other.result.settings.as_dict()
+    return ", ".join(f"{name} {value}" for name, value in one.items() if two.get(name) != value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import html
 import os
 import threading
 from pathlib import Path
@@ -9,32 +12,46 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 
-from dragnb import sd
-from dragnb.config import Settings
+from dragnb import clay, sd
+from dragnb.config import Settings, suited_settings
 from dragnb.errors import InputError
 from dragnb.store.names import safe_stem
 from dragnb.task import DragTask
 from dragnb.ui import advice, controls, export, frames, panels
-from dragnb.ui.controls import picture, put, row
+from dragnb.ui.controls import fold, named, row
 from dragnb.ui.picker import Picker
 from dragnb.ui.session import Session, Snapshot
 
-# by the file's ending: the button and its meaning
+# by the file's ending: the button, its meaning, and what it is to a browser
 EXPORTS = {
-    "png": ("picture", "a PNG that carries its drag file, settings, seed, model and versions"),
-    "zip": ("drag file", "picture, points, mask and prompt, to go on from"),
-    "gif": ("GIF", "the process as a film"),
-    "mp4": ("MP4", "the process as a film; needs the extra 'video'"),
-    "ipynb": ("open as notebook", "notebook 00 with this drag as its parameters"),
+    "png": ("picture", "a PNG that carries its drag file, settings, seed, model and versions", "image/png"),
+    "zip": ("drag file", "picture, points, mask and prompt, to go on from", "application/zip"),
+    "gif": ("GIF", "the process as a film", "image/gif"),
+    "mp4": ("MP4", "the process as a film; needs the extra 'video'", "video/mp4"),
+    "ipynb": ("open as notebook", "notebook 00 with this drag as its parameters", "application/x-ipynb+json"),
 }
-THUMBNAIL = 96  # pixels
+# bytes of an export that the page itself carries as a link
+LINKED = 16 * 2**20
 # side by side in a notebook, the one below the other on a phone
-PICKER_WIDTH, SETTINGS_WIDTH = "530px", "425px"
+PICKER_WIDTH, SETTINGS_WIDTH = "530px", "470px"
+# scenes to begin with: seed, kind, edit
+EXAMPLES = (
+    (831_003, "rabbit", "stretch"),
+    (810_004, "cat", "turn"),
+    (831_020, "tree", "bend"),
+    (831_021, "balloon", "move"),
+    (831_022, "car", "move"),
+    (831_023, "rocket", "tilt"),
+)
+CLOSE_SURELY = "press again: all drags are dropped"
 # pixels from the target: nothing is left to drag
 ARRIVED = 1.0
 
 # cell -> its newest run, and the studios that this run has shown
 _shown: dict[str, tuple[str, list]] = {}
+
+
+LIVE = "live preview, blurred"
 
 
 class Studio:
@@ -51,13 +68,23 @@ class Studio:
     def __init__(
         self, what, model="clay", settings: Settings | None = None, *, side=None, store=None, out="."
     ):
+        if settings is None:
+            settings = suited_settings(model).replace(keep_outside=True)
         self.session = Session(model, settings, store, side)
+        self.session.scores.append(self._truth_line)
         # the snapshot and step that a branch begins at, and the picture it was picked on
         self._branch: tuple[Snapshot, int, np.ndarray] | None = None
+        # the scene whose drag is picked on, where its truth is known
+        self._example: clay.ClayTask | None = None
         self.settings = panels.SettingsPanel(model, settings, side)
         self.picker = Picker(what, notes=self._notes)
         self.result = panels.ResultPanel()
         self.travel = panels.TravelPanel(self.session.look, lambda step: self._try(self.branch, step))
+        self.gallery = panels.Gallery(
+            lambda snapshot: self._try(self.go_back, snapshot),
+            lambda snapshot: self._try(self.compare, snapshot),
+            lambda snapshot: self._try(self.session.delete, snapshot),
+        )
         self.out = W.Text(value=str(out), description="folder")
         # two threads may draw: the page's and the session's
         self._lock = threading.RLock()
@@ -66,34 +93,58 @@ class Studio:
         # names of what was exported, and the files that this studio wrote
         self._stems: dict[Snapshot, str] = {}
         self._written: set[Path] = set()
+        self._picture = self.picker.picks.image
         self.widget = self._build()
         self.picker.on_change(self._on_picks)
-        self.settings.on_change(self.picker.refresh)
+        self.settings.on_change(self._on_settings)
         self.session.on_change(self.refresh)
         self._on_picks()
         self.refresh()
 
     def _build(self):
         self.run_button = self._button("Run", "drag, in the background", self.run)
-        self.run_button.button_style = "primary"
+        self.run_button.button_style, self.run_button.icon = "primary", "play"
         self.stop_button = self._button("Stop", "keep what there is; again: at once", self.session.stop)
-        self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
-        close = self._button("close", "end the thread, free the memory; export first", self.close)
-        self.begins, self.progress, self.message, self.strip = W.HTML(), W.HTML(), W.HTML(), row()
-        self.live = picture("300px")
+        self.stop_button.icon = "stop"
+        self.run_button.add_class("dragnb-run")
+        panel, settings = self.picker.panel, self.settings
+        panel.row.children = (panel.prompt, self.run_button, self.stop_button)
+        self.begins, self.progress, self.message = W.HTML(), W.HTML(), W.HTML()
+        examples = (
+            [panels.Examples(_examples(), self.load_example).widget] if settings.model == "clay" else []
+        )
+        folds = [settings.advanced, *self._folds(), *panel.folds]
+        status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
+        right = W.VBox([*examples, settings.widget, *status, *folds])
+        panel.left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
+        # beside the picture wherever that leaves it so much
+        right.layout.flex, right.layout.min_width = "1 1 300px", "0"
+        return named(row(panel.left, right), "dragnb")
+
+    def _folds(self) -> list[W.VBox]:
         self.exports = {
             kind: self._button(label, meaning, lambda kind=kind: self.export(kind))
-            for kind, (label, meaning) in EXPORTS.items()
+            for kind, (label, meaning, _) in EXPORTS.items()
         }
-        exports = W.VBox([self.out, row(*self.exports.values())])
-        tabs = W.Tab([self.result.widget, self.travel.widget, exports])
-        for k, title in enumerate(("result", "time travel", "export")):
-            tabs.set_title(k, title)
-        buttons = row(self.run_button, self.stop_button, self.next_button, close)
-        now = [self.begins, buttons, self.message, self.progress, self.live]
-        left, right = self.picker.widget, W.VBox([self.settings.widget, *now])
-        left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
-        return W.VBox([row(left, right), tabs, self.strip])
+        self.saved = W.HTML()
+        self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
+        self.close_button = self._button(
+            "close studio", "end the thread, free the memory; export first", self._ask_to_close
+        )
+        exports = W.VBox([self.out, row(*self.exports.values()), self.saved, self.close_button])
+        after = W.VBox([self.next_button, self.result.widget])
+        return [
+            fold("result: difference, tracks, next round", after),
+            fold("time travel", self.travel.widget),
+            fold("export", exports),
+        ]
+
+    def _ask_to_close(self) -> None:
+        """The first press asks, the second closes."""
+        if self.close_button.description == CLOSE_SURELY:
+            self.close()
+        else:
+            self.close_button.description, self.close_button.button_style = CLOSE_SURELY, "danger"
 
     def _button(self, label: str, meaning: str, action):
         return controls.button(label, meaning, lambda: self._try(action))
@@ -116,13 +167,49 @@ class Studio:
         session, panel = self.session, self.settings
         session.settings, session.model, session.side = panel.settings, panel.model, panel.side.value or None
 
+    def load_example(self, sample) -> None:
+        """Pick on a scene of the clay world, with its drag: of it the truth is known."""
+        self._load(sample.task, sample.task.prompt)
+        self._example = sample
+
+    def _truth_line(self, result) -> str:
+        """Where the content went in truth; "" where that is not known, since the scene or its drag is another."""
+        sample = self._example
+        if sample is None or not np.array_equal(sample.task.image, result.task.image):
+            return ""
+        if not all(
+            np.array_equal(getattr(sample.task, k).round(), getattr(result.task, k).round())
+            for k in ("handles", "targets")
+        ):
+            return ""
+        place = clay.locate(sample, result.unpasted)
+        return f"in truth the content went {place.moved:.0%} of the way, {place.distance:.1f} px are left"
+
+    def compare(self, snapshot: Snapshot) -> None:
+        """Swipe the shown drag against another one."""
+        shown = self.session.shown
+        if shown is None or shown is snapshot:
+            raise InputError("compare: go back to one drag first, then press this at another")
+        one, two = shown.result.image, snapshot.result.image
+        if one.shape != two.shape:
+            raise InputError("compare: these two drags are of pictures of different sizes")
+        self.picker.show_result(one, f"drag {shown.number}", two, f"drag {snapshot.number}")
+
+    def _on_settings(self) -> None:
+        """What was said of other settings is not true of these."""
+        with self.session.lock:
+            self.session.problem = None
+        self.refresh()
+        self.picker.refresh()
+
     def _notes(self, picks) -> list[str]:
         """What is written beside the canvas: on the picks, on the settings, and how long the drag will take."""
         session = self.session
         try:
             self._take_settings()
+            model = session.model
             notes = advice.notes(
-                picks, session.settings, session.canvas_side(), sd.tokenizer_of(session.model)
+                picks, session.settings, session.canvas_side(), model, sd.tokenizer_of(model)
             )
             image = self._branch[0].result.task.image if self._branch else picks.image
             seconds = session.estimate(image, picks.prompt)
@@ -184,9 +271,15 @@ class Studio:
             return path
 
         if kind in ("gif", "mp4"):
-            self.session.film(snapshot, write)
+            self.session.film(snapshot, write, self._tell_saved)
         else:
-            self.session.report(f"saved: {write()}")
+            self._tell_saved(write())
+
+    def _tell_saved(self, path: Path) -> None:
+        """Say it where the button is, with the file itself as a link: the page may be on another machine."""
+        self.session.report(f"saved: {path}")
+        kind = EXPORTS[path.suffix[1:]][2]
+        self.saved.value = f'<span role="status">saved: {html.escape(str(path))}</span>{link(path, kind)}'
 
     def close(self) -> None:
         """End the thread, drop pictures, states and models, take the widgets off the page."""
@@ -204,30 +297,26 @@ class Studio:
             busy, shown, snapshots = session.busy, session.shown, list(session.snapshots)
             message, problem, preview = session.message, session.problem, session.preview
         with self._lock:
-            ended, self._busy = self._busy and not busy, busy
+            ended, self._busy = "" if busy else self._busy, busy
             self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
-            self.progress.value = panels.progress(events, bool(busy))
+            self.progress.value = panels.progress(events, bool(busy), session.left())
             self.message.value = panels.message(message, problem)
-            if busy != "drag":  # then it shows how the last one ended
-                preview = shown and shown.result.image
-            put(self.live, b"" if preview is None else frames.jpeg(preview))
+            if busy == "drag" and preview is not None:
+                self.picker.show_live(preview, LIVE)
+            elif ended == "drag" and self.picker.canvas.caption == LIVE:
+                self.picker.show_live(None, "")
             if shown is not self._drawn:
                 self._drawn = shown
                 self.result.show(shown and shown.result)
                 self.travel.show(shown and shown.result)
+                self.picker.show_result(shown and shown.result.image, "after")
             self.travel.refresh(looks)
-            for snapshot in snapshots[len(self.strip.children) :]:
-                self.strip.children = (*self.strip.children, self._thumbnail(snapshot))
+            self.gallery.show(snapshots, shown)
         if ended:  # how long a drag takes is known better now
             self.picker.refresh()
 
-    def _thumbnail(self, snapshot: Snapshot):
-        image = W.Image(value=frames.jpeg(snapshot.result.image, THUMBNAIL), format="jpeg")
-        number = f"{len(self.strip.children) + 1}"
-        return W.VBox([image, self._button(number, "go back to this drag", lambda: self.go_back(snapshot))])
-
     def _load(self, what, prompt: str, start: tuple[Snapshot, int] | None = None) -> None:
-        self._branch = None
+        self._branch = self._example = None
         self.picker.load(what)
         self.picker.picks.set_prompt(prompt)
         self._branch = start and (*start, self.picker.picks.image)
@@ -238,6 +327,12 @@ class Studio:
         """The picks changed: another picture ends a branch."""
         if self._branch and not np.array_equal(self.picker.picks.image, self._branch[2]):
             self._branch = None
+        if self.picker.picks.image is not self._picture:
+            self._picture = self.picker.picks.image
+            with self.session.lock:  # what was said of another picture
+                self.session.problem, self.session.message = None, ""
+                self.session.progress = self.session.progress if self.session.busy else {}
+            self.refresh()
         step = self._branch and self._branch[1]
         self.begins.value = f"Run begins at step {step} of the drag it branches from." if self._branch else ""
 
@@ -261,6 +356,20 @@ class Studio:
 
         close_replaced(self, get_ipython())
         display(self.widget)
+
+
+@functools.cache
+def _examples() -> list[clay.ClayTask]:
+    return [clay.task(*which) for which in EXAMPLES]
+
+
+def link(path: Path, kind: str) -> str:
+    """A file as a link that downloads it from the page itself; "" where it is too large for that."""
+    if path.stat().st_size > LINKED:
+        return " (too large for a link; copy it from there)"
+    content = base64.b64encode(path.read_bytes()).decode()
+    name = html.escape(path.name, quote=True)
+    return f' <a download="{name}" href="data:{kind};base64,{content}">download</a>'
 
 
 def close_replaced(studio, shell) -> None:

@@ -61,13 +61,13 @@ def notebook(chromium, lab):
     """notebook(*sources, **context): a notebook of these cells, opened and run."""
     opened = []
 
-    def make(*sources: str, name: str = "test.ipynb", **context) -> Page:
+    def make(*sources: str, name: str = "test.ipynb", scroll: bool = True, **context) -> Page:
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
         book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(book, lab["root"] / name)
         view = chromium.new_context(**{"viewport": {"width": 1280, "height": 1100}} | context)
         opened.append(Page(view.new_page(), lab, name))
-        opened[-1].open()
+        opened[-1].open(scroll=scroll)
         return opened[-1]
 
     yield make

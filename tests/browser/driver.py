@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dragnb.ui.canvas import CHOSEN, HANDLE, TARGET
+from dragnb.ui.canvas import CHOSEN, DENSITY, HANDLE, TARGET
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "browser"
@@ -56,13 +56,14 @@ class Page:
         page.set_default_timeout(PATIENCE * 1000)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
-    def open(self, run: bool = True) -> None:
+    def open(self, run: bool = True, scroll: bool = True) -> None:
         self.page.goto(f"{self.lab['url']}/lab?reset&token={self.lab['token']}")
         self.page.wait_for_function("() => window.jupyterapp")
         assert not self.page.evaluate(OPEN, [self.name, run])
         self.canvas = self.page.locator(".jp-OutputArea canvas").first
         self.canvas.wait_for()
-        self.canvas.scroll_into_view_if_needed()
+        if scroll:
+            self.canvas.scroll_into_view_if_needed()
         self.until(lambda: self.pixel(5, 5)[3] == 255)  # the picture is drawn
 
     def save(self) -> None:
@@ -88,13 +89,17 @@ class Page:
         return self.page.locator("[role=status]").all_inner_texts()
 
     def pixel(self, x: int, y: int) -> list[int]:
-        """Red, green, blue and alpha at a place of the canvas, in its own pixels."""
-        return self.canvas.evaluate(PIXEL, [int(x), int(y)])
+        """Red, green, blue and alpha at a place of the canvas."""
+        return self.canvas.evaluate(PIXEL, [int(x * DENSITY), int(y * DENSITY)])
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where in the page a place of the canvas is."""
-        box, size = self.canvas.bounding_box(), self.canvas.evaluate("c => [c.width, c.height]")
+        box, size = self.canvas.bounding_box(), self.size()
         return box["x"] + x * box["width"] / size[0], box["y"] + y * box["height"] / size[1]
+
+    def size(self) -> list[float]:
+        """The canvas' width and height in the pixels that places on it are given in."""
+        return [n / DENSITY for n in self.canvas.evaluate("c => [c.width, c.height]")]
 
     def drag(self, start, end, steps: int = 25, touch: bool = False, pen: bool = False) -> None:
         if pen:

@@ -136,7 +136,7 @@ def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tm
 
     page.upload(tmp_path / "red.png")
     page.until(lambda: page.ask("p.picks.size") == [60, 90])
-    page.until(lambda: page.canvas.evaluate("c => [c.width, c.height]") == [256, 384])
+    page.until(lambda: page.size() == [256, 384])
     page.until(lambda: page.pixel(128, 200) == [255, 0, 0, 255])
     page.shot("picker-files")
 

@@ -12,6 +12,7 @@ from dragnb.config import STAGES
 
 pytestmark = pytest.mark.browser
 
+RESULT = "result: difference, tracks, next round"
 WIDE = {"width": 1400, "height": 1750}  # all of the studio
 STUDIO = """
 from dragnb import clay, config
@@ -37,7 +38,7 @@ def test_run_stop_travel_branch_and_reload(notebook):
     page.until(lambda: page.ask("studio.session.busy") == "")
     assert page.ask("studio.session.shown.result.interrupted")
 
-    page.page.get_by_role("tab", name="time travel").click()
+    page.button("time travel")
     page.page.locator(".noUi-handle, .ui-slider-handle").last.focus()
     page.page.keyboard.press("ArrowLeft")
     page.page.keyboard.press("ArrowLeft")
@@ -55,7 +56,7 @@ def test_run_stop_travel_branch_and_reload(notebook):
     page.save()
     page.open(run=False)
     page.page.get_by_text("drag 2:").wait_for()
-    page.page.get_by_role("tab", name="result").click()
+    page.button(RESULT)
     page.button("tracks")
     page.until(lambda: page.ask("studio.result.view.value") == "tracks")
     page.shot("studio-reloaded")
@@ -75,7 +76,7 @@ FIRST = (
 def test_a_first_drag_is_picked_run_and_exported_with_three_cells(notebook, lab):
     page = notebook(*FIRST, name="first.ipynb", viewport=WIDE)
     begin, film = time.monotonic(), [page.portrait()]
-    page.page.get_by_label("prompt").fill("a green rabbit")
+    page.page.get_by_placeholder("What does the picture show").fill("a green rabbit")
     page.page.keyboard.press("Tab")
     page.drag((207, 266), (163, 266))
     page.until(
@@ -99,7 +100,7 @@ def test_a_first_drag_is_picked_run_and_exported_with_three_cells(notebook, lab)
 
     page.until(done)
     film += [*filmed.values(), page.portrait()]
-    page.page.get_by_role("tab", name="export").click()
+    page.button("export")
     page.button("picture")
     page.until(lambda: (lab["root"] / "exports" / "drag-1.png").exists())
     print(f"\na first drag, from the first click to the exported picture: {time.monotonic() - begin:.0f} s")
@@ -127,7 +128,7 @@ def test_what_is_pressed_at_the_wrong_time_is_answered_in_a_line_and_nothing_is_
     page.until(lambda: page.ask("[len(studio.session.snapshots), studio.session.busy]") == [1, ""])
 
     page.ask(FULL)
-    page.page.get_by_role("tab", name="export").click()
+    page.button("export")
     page.button("picture")
     page.page.get_by_text("cannot be written (No space left)").first.wait_for()
     page.shot("studio-refused")
@@ -164,7 +165,9 @@ def test_the_app_of_make_app_picks_runs_and_takes_a_large_picture(chromium, tmp_
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(url)
         page.get_by_text("1 pair; click a handle").wait_for()
+        page.get_by_role("button", name="mouse and keys", exact=True).click()
         page.get_by_role("button", name="clear points", exact=True).click()
+        page.wait_for_function("() => document.title === 'dragnb studio'")
         page.get_by_text("0 pairs; click a handle").wait_for()
         box = page.locator("canvas").first.bounding_box()
         page.mouse.move(box["x"] + 0.60 * box["width"], box["y"] + 0.18 * box["height"])
@@ -172,8 +175,9 @@ def test_the_app_of_make_app_picks_runs_and_takes_a_large_picture(chromium, tmp_
         page.mouse.move(box["x"] + 0.57 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
         page.mouse.up()
         page.get_by_text("1 pair; click a handle").wait_for()
-        page.get_by_label("lora_steps").fill("5")
-        page.get_by_label("lora_steps").press("Enter")
+        page.get_by_role("button", name="advanced", exact=True).click()
+        page.get_by_label("fine-tune steps (lora_steps)").fill("5")
+        page.get_by_label("fine-tune steps (lora_steps)").press("Enter")
         page.get_by_role("button", name="Run", exact=True).click()
         page.get_by_text("the tracker sees").wait_for()
         SHOTS.mkdir(parents=True, exist_ok=True)
@@ -186,4 +190,8 @@ def test_the_app_of_make_app_picks_runs_and_takes_a_large_picture(chromium, tmp_
             page.locator(".widget-upload").click()
         chooser.value.set_files(tmp_path / "large.png")
         page.get_by_text("large.png is loaded").wait_for()
+        asked = []
+        page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+        page.reload()
+        assert asked == ["beforeunload"], "finished drags are not lost without a word"
         page.context.close()

@@ -152,7 +152,7 @@ def test_delete_means_the_chosen_point_else_the_last(pointer):
 
 
 def test_the_brush_paints_while_it_is_down_and_a_stroke_is_one_step(pointer):
-    pointer.tool, pointer.radius = "brush", 5
+    pointer.tool, pointer.radius = "brush", 5 * pointer.viewport.scale
     pointer.move(20, 20)
     assert not pointer.picks.mask.any()
 

@@ -1,0 +1,94 @@
+// What the browser has to do itself, since ipycanvas and ipywidgets pass it on to nobody. Without it all still works by
+// mouse: it filters events, keeps the focus where the keys are meant, and gives names to what has none.
+const begin = tries => {
+  const root = this.closest('.dragnb');
+  if (!root) { if (tries) setTimeout(begin, 100, tries - 1); return; } // the page is not put together yet
+  if (root.dragnb) return;
+  root.dragnb = true;
+  const canvas = () => root.querySelector('canvas');
+  const focus = () => canvas() && HTMLElement.prototype.focus.call(canvas(), {preventScroll: true});
+  const texts = 'input:not([type=checkbox]), textarea, select, a, summary, canvas, .widget-readout';
+  const heard = (names, f) => names.split(' ').forEach(n => root.addEventListener(n, f, {capture: true, passive: false}));
+  const stop = e => e.stopImmediatePropagation();
+  let ours = false, byPointer = false;
+
+  // Only the first button draws; a stroke goes on beyond the edge; the focus does not scroll the page.
+  heard('pointerdown', e => {
+    byPointer = true;
+    ours = !e.target.closest(texts);
+    if (e.target !== canvas()) return;
+    e.target.focus = focus;
+    if (e.button === 0 && e.pointerType !== 'touch') e.target.setPointerCapture(e.pointerId);
+  });
+  heard('mousedown mouseup', e => {
+    if (e.target !== canvas() || e.button === 0) return;
+    stop(e);
+    if (e.button === 1) e.preventDefault();
+  });
+  // The wheel scrolls the page; with Ctrl, as a pinch on a touchpad has it, it zooms.
+  heard('wheel', e => { if (e.target === canvas() && !e.ctrlKey && !e.metaKey) stop(e); });
+
+  // After a press on a button or slider the keys are the canvas's again, not the notebook's.
+  document.addEventListener('pointerup', () => {
+    if (ours && root.isConnected) setTimeout(() => document.activeElement?.matches?.('input, textarea') || focus(), 20);
+    ours = false;
+  });
+  heard('keydown', () => { byPointer = false; });
+  heard('change', e => { if (byPointer && e.target.matches('select')) setTimeout(focus, 20); });
+
+  // ipycanvas hears no key go up.
+  heard('keyup', e => {
+    if (e.target === canvas() && e.key === ' ') e.target.dispatchEvent(new KeyboardEvent('keydown', {key: 'SpaceUp'}));
+  });
+
+  // A picture that is dropped or pasted is written, with its name, into a hidden text that the kernel reads.
+  const MOST = 7e6; // bytes that pass through an ordinary Jupyter server
+  const take = files => {
+    const text = root.querySelector('.dragnb-dropped textarea'), file = files[0];
+    if (!text || !file) return false;
+    const send = content => {
+      text.value = `${file.name}\n${content}`;
+      ['input', 'change'].forEach(n => text.dispatchEvent(new Event(n, {bubbles: true})));
+    };
+    if (file.size > MOST) { send(''); return true; }
+    const reader = new FileReader();
+    reader.onload = () => send(reader.result.split(',')[1]);
+    reader.readAsDataURL(file);
+    return true;
+  };
+  heard('dragover', e => { e.preventDefault(); stop(e); });
+  heard('drop', e => { e.preventDefault(); stop(e); take(e.dataTransfer.files); });
+  document.addEventListener('paste', e => {
+    if (root.contains(document.activeElement) && take(e.clipboardData.files)) { e.preventDefault(); stop(e); }
+  }, true);
+
+  const alone = !document.querySelector('.jp-LabShell, .jp-NotebookPanel, #notebook');
+  const name = () => {
+    if (alone && root.querySelector('.dragnb-run')) document.title = 'dragnb studio';
+    const pictured = canvas();
+    if (pictured && !pictured.hasAttribute('aria-label')) {
+      pictured.setAttribute('role', 'application');
+      pictured.setAttribute('aria-label', 'picture: key n places a point, arrow keys move it, d deletes it');
+    }
+    // an icon's own character is no part of its button's name
+    root.querySelectorAll('button').forEach(b => {
+      const label = b.textContent.trim();
+      if (b.querySelector('i') && label && b.getAttribute('aria-label') !== label) b.setAttribute('aria-label', label);
+    });
+    root.querySelectorAll('img:not([alt])').forEach(i => { i.alt = i.parentElement?.querySelector('button')?.title || 'picture'; });
+    root.querySelectorAll('.noUi-handle, .ui-slider-handle').forEach(h => {
+      const label = h.closest('.widget-inline-hbox, .jupyter-widgets')?.parentElement?.querySelector('.widget-label');
+      if (!h.hasAttribute('aria-label') && label) h.setAttribute('aria-label', label.textContent);
+    });
+  };
+  new MutationObserver(name).observe(root, {childList: true, subtree: true});
+  name();
+
+  // As a page of its own, its drags end with the page.
+  if (alone) {
+    window.addEventListener('beforeunload', e => {
+      if (root.isConnected && root.querySelector('.dragnb-unsaved')) { e.preventDefault(); e.returnValue = ''; }
+    });
+  }
+};
+begin(50);
