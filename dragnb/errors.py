@@ -47,9 +47,12 @@ def short(value) -> str:
 def one_line(text) -> str:
     """A text as a message shows it: printable, in one line, the middle of a long one left out."""
     text = " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode()
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    half = LONGEST // 2
+    text, half = _printable(text), LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
@@ -71,7 +74,7 @@ def boundary(problem: str, remedy: str, passing: tuple[type[Exception], ...] = (
             reason = one_line(getattr(error, "strerror", None) or error)
         except Exception:  # an error that cannot say what it is
             reason = ""
-        raise InputError(f"{problem} ({reason or type(error).__name__}); {remedy}") from error
+        raise InputError(f"{_printable(problem)} ({reason or type(error).__name__}); {remedy}") from error
 
 
 def bounded(field: str, remedy: str):

@@ -284,7 +284,7 @@ TABLE = [
     Bad("a pickled model", 'model("m.ckpt", b"x")', "model", "pickle"),
     Bad("a model that is a LoRA", 'weights(down=(2, 8), up=(8, 2)) and model("l.safetensors")', "model", "whole Stable Diffusion 1 checkpoint"),
     Bad("a folder that is no model", 'model("folder", b"x", "a.txt")', "model", "model_index.json"),
-    Bad("a model whose index is a list", 'model("folder", b"[1]", "model_index.json")', "model", "cannot be read"),
+    Bad("a model whose index is a list", 'model("folder", b"[1]", "model_index.json")', "model", "holds no settings by name"),
     # the web, parameters, settings
     Bad("an address that is not the web", 'web.fetch("file:///etc/hostname")', "file:///etc/hostname", "no address of the web"),
     Bad("an address without a host", 'web.fetch("http://")', "http://", "no address of the web"),

@@ -21,7 +21,7 @@ from PIL import Image
 from dragnb import sd, sweep
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-PARAMETERS = 'out = "outputs"  # where results go\nsteps = 2  # how many'
+PARAMETERS = 'out = "outputs"  # where results go\nsteps = 2  # how many\nword = "cat"'
 
 
 def write(folder, name, *sources):
@@ -160,9 +160,9 @@ def test_a_value_of_another_kind_is_met_with_one_sentence_that_shows_the_right_q
 
 
 def test_text_that_looks_like_a_number_reaches_the_notebook_as_text(books, capfd):
-    write(books, "01_typed.ipynb", "print(repr(out), repr(steps))")
+    write(books, "01_typed.ipynb", "print(repr(word), repr(steps))")
 
-    assert make_notebooks(books, "--only", "01", "-p", "out", "1984", "-p", "steps", "7") == 0
+    assert make_notebooks(books, "--only", "01", "-p", "word", "1984", "-p", "steps", "7") == 0
     ran = nbformat.read(books.parent / "outputs" / "01_typed.ipynb", 4)
     assert ran.cells[-1].outputs[0].text == "'1984' 7\n"
     assert make_notebooks(books, "--only", "01", "-p", "steps", "{lr:0.1}") == 1

@@ -20,7 +20,7 @@ import torch
 from dragnb import config, pipeline
 from dragnb.clay import oracle, scene
 from dragnb.clay import tasks as clay_tasks
-from dragnb.store import Store
+from dragnb.store import Store, replacing
 
 SEED = 820_000
 RUNGS = (6, 18)  # numbers of tasks after which only the better third goes on
@@ -92,7 +92,7 @@ def write(found, path):
     dragged = [trial for trial in found.trials if trial.user_attrs]
     done = sorted(dragged, key=lambda trial: [-trial.user_attrs[name] for name in best])
     columns = ["trial", *CHOICES, "tasks", *FIGURES, "iterations"]
-    with open(path, "x", newline="") as file:
+    with replacing(path, ours=lambda place: False) as fresh, open(fresh, "w", newline="") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
         for trial in done:
