@@ -1,7 +1,8 @@
 # make notebooks   runs the whole sequence of notebooks          make test   lint, tests, notebooks
 # make lab         opens JupyterLab on them                      make slow   the tests that take minutes
-# make app         serves the studio of notebook 10 alone         make class   notebook 00 over a folder: TASKS=folder
-# All set up .venv first. Choose with PYTHON=python3.12, VENV=dir, TORCH="torch==2.13.0+cpu --index-url ...".
+# make app         serves the studio of notebook 10 alone         make hard   100,000 damaged inputs, an hour
+# make class       notebook 00 over a folder: TASKS=folder       All set up .venv first. Choose with PYTHON=python3.12,
+# VENV=dir, TORCH="torch==2.13.0+cpu --index-url ...".
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -24,10 +25,10 @@ LARGE := "{'websocket_max_message_size': 536870912}"
 CULL := --MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60 \
 	--MappingKernelManager.cull_connected=False --MappingKernelManager.cull_busy=False
 
-.PHONY: help setup notebooks class test lab app slow clean
+.PHONY: help setup notebooks class test lab app slow hard clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -59,6 +60,10 @@ test: setup
 
 slow: setup
 	$(PYTEST) tests -m slow -p no:cacheprovider
+
+# Damaged pictures, drag files, datasets, zips, JSON, pickles, models, LoRA files, web answers: each is one clear error.
+hard: setup
+	$(BIN)/python -m tools.hard.fuzz --cases 100000 --seed 12 $(ARGS)
 
 lab: setup
 	$(BIN)/jupyter lab --ServerApp.tornado_settings=$(LARGE) $(ARGS) --notebook-dir=. notebooks

@@ -1,4 +1,4 @@
-"""Files on disk: the one module that replaces, renames and removes anything. `tests/test_ownership.py` looks for others.
+"""Files on disk: the one module that replaces, renames and removes anything. `tests/test_ownership.py` sees to it.
 
 Nothing is removed or replaced that this package did not make. A whole folder of ours holds the file MARKER; a single
 file says it itself, by SIGNATURE or by its content, which `ours=` tells; all else is refused with an InputError.
