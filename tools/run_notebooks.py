@@ -111,8 +111,6 @@ def check_parameters(notebooks: list[Path], args) -> dict[Path, dict]:
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
             raise Failed(f"-p {name}: no notebook has this parameter; {hint}")
     figures = ROOT / "figures" if args.commit_outputs else args.out / "figures"
-    for path in notebooks:
-        check_kinds(path, given)
     own = {"out": seen_from(args.notebooks, args.out), "figures": seen_from(args.notebooks, figures)}
     return {path: {n: own[n] for n in own if n in has[path]} | typed(given, has[path]) for path in notebooks}
 
@@ -131,17 +129,6 @@ def parameters_of(path: Path) -> dict[str, str]:
         return {name: p["default"] for name, p in papermill.inspect_notebook(str(path)).items()}
     except Exception as error:  # whatever is wrong with a file somebody edited by hand
         raise Failed(f"{path.name} cannot be read as a notebook: {error}") from error
-
-
-def check_kinds(path: Path, given: dict) -> None:
-    """A parameter whose own value is a list or a dict takes nothing else; a shell that ate the quotes leaves text."""
-    for name, about in papermill.inspect_notebook(str(path)).items():
-        kind = {"[": list, "{": dict}.get(about["default"].strip()[:1])
-        if name in given and kind is not None and not isinstance(given[name], kind):
-            example = """'[[103, 133], [81, 133]]'""" if kind is list else """'{"drag_steps": 40}'"""
-            raise Failed(
-                f"-p {name} {given[name]}: that is no {kind.__name__}; quote it for the shell, as -p {name} {example}"
-            )
 
 
 def of_the_caller(value, notebooks: Path, place: bool):
