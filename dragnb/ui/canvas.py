@@ -265,13 +265,16 @@ class CanvasView:
         layer, pointer = self.widget[2], self.pointer
         if pointer.hover is None:
             return
+        begin = pointer.viewport.to_canvas(*self.picks.points[-1]) if self.picks.waiting else pointer.hover
+        # right after a press the pointer still stands on the handle: nothing is drawn over its mark
+        pulled = pointer.tool == "points" and not pointer.pressed and math.dist(begin, pointer.hover) > 12
         for width, color in ((3, HALO), (1, INK)):
             layer.line_width, layer.stroke_style = width, color
             if pointer.tool == "brush":
                 layer.stroke_circle(*pointer.hover, pointer.radius)
-            elif pointer.tool == "points" and self.picks.waiting and not pointer.pressed:
+            elif pulled:
                 layer.set_line_dash([6, 4])
-                layer.stroke_line(*pointer.viewport.to_canvas(*self.picks.points[-1]), *pointer.hover)
+                layer.stroke_line(*begin, *pointer.hover)
                 layer.set_line_dash([])
 
     def _say_first(self):

@@ -111,7 +111,7 @@ def test_files_and_typed_points_come_in_and_wrong_ones_are_answered(notebook, tm
     (tmp_path / "notes.txt").write_text("hello")
 
     page.page.get_by_text("points as text").click()
-    page.page.locator(".jp-OutputArea textarea").first.fill("10 20 -> 30 40")
+    page.page.locator(".jp-OutputArea textarea:visible").first.fill("10 20 -> 30 40")
     page.page.keyboard.press("Tab")
     page.until(lambda: page.ask("p.picks.points") == [[10, 20], [30, 40]])
 
@@ -222,7 +222,9 @@ def test_a_large_picture_is_painted_and_zoomed_without_delay(notebook):
     assert abs(page.pixel(200, 300)[0] - dimmed(200, 768)) < 6
     spent, moves = page.ask("spent"), page.ask("spent[1:-1]")
     page.canvas.hover()
+    page.page.keyboard.down("Control")  # without it the wheel scrolls the page
     page.page.mouse.wheel(0, -600)
+    page.page.keyboard.up("Control")
     page.until(lambda: page.ask("p.scale") > 1)
     page.shot("picker-large")
 
