@@ -62,7 +62,8 @@ const begin = tries => {
     if (root.contains(document.activeElement) && take(e.clipboardData.files)) { e.preventDefault(); stop(e); }
   }, true);
 
-  const alone = !document.querySelector('.jp-LabShell, .jp-NotebookPanel, #notebook');
+  // no notebook stands round it (voila has JupyterLab's shell too, Colab and editors show widgets in a frame)
+  const alone = window === window.top && !document.querySelector('.jp-NotebookPanel, #notebook');
   const name = () => {
     if (alone && root.querySelector('.dragnb-run')) document.title = 'dragnb studio';
     const pictured = canvas();

@@ -18,7 +18,7 @@ from dragnb.ui.canvas import CHOSEN, DENSITY, HANDLE, TARGET
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "browser"
-PATIENCE = 60
+PATIENCE = 600  # seconds for anything that a busy machine may be slow with
 START = 300  # seconds for the server to answer for the first time
 RARE = (HANDLE, TARGET, CHOSEN, "white", "black")  # colours of few pixels that a GIF must not lose
 FOLDERS = (
