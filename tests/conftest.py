@@ -23,6 +23,13 @@ def smoke_folder(tmp_path_factory):
     return clay_model.save_folder(clay_model.build("smoke"), folder)
 
 
+@pytest.fixture(autouse=True)
+def nothing_large_in_memory():
+    """Each test begins as a new process would: what another one left in the store's memory is let go."""
+    yield
+    store.forget()
+
+
 @pytest.fixture(scope="session")
 def smoke(smoke_folder):
     """The smoke model, loaded on the CPU."""
