@@ -230,10 +230,8 @@ def differences(found, better, xlabel="", title=None, ax=None, size=(3.2, 2.6), 
     """
     ax = figure(size=size)[1][0, 0] if ax is None else ax
     for k, (name, (value, low, high)) in enumerate(found.items()):
-        if certain is None:
-            color = verdict(low, high, better)
-        else:
-            color = verdict(value, value, better) if name in certain else verdict(-1, 1, better)
+        shown = (low, high) if certain is None else (value, value)
+        color = verdict(*shown, better) if certain is None or name in certain else OPEN
         ax.plot([low, high], [k, k], lw=3, alpha=0.5, color=color)
         ax.plot(value, k, "o", color=color)
     ax.axvline(0, color="black", lw=1)

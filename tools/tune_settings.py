@@ -46,7 +46,7 @@ def worth(rows):
 def drag(task, model, settings, store):
     """The figures of one tuning task's edit."""
     result = pipeline.edit(task.task, model, settings, store)
-    figures = oracle.figures(task, result.image)
+    figures = oracle.figures(task, result.unpasted)
     return {name: float(figures[name]) for name in FIGURES} | {"iterations": len(result.states) - 1}
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-CHUNK = 2**22  # numbers of a tensor that are summed at once
+CHUNK = 2**20  # numbers of a tensor that are summed at once
 ODD = 0x9E3779B97F4A7C15 - 2**64  # an odd number as int64: times a position it spreads over all bits
+NEXT = 6364136223846793005  # odd: the sums of a tensor's chunks are told apart by its powers
 
 
 def of_files(files: Iterable[Path]) -> Iterator[str]:
@@ -53,17 +54,25 @@ def fingerprint(*modules: torch.nn.Module, **said) -> str:
 
 @torch.no_grad()
 def _sum(tensor: torch.Tensor) -> int:
-    """The tensor's bits as whole numbers, each times an odd number of its position's own, summed modulo 2^64."""
+    """The tensor's bits as whole numbers, each times an odd number of its position's own, summed modulo 2^64.
+
+    Positions are counted in a chunk, whose numbers are made once; the chunks' sums are the digits of a polynomial.
+    """
     flat = tensor.detach().reshape(-1)
     flat = flat.cpu() if flat.device.type == "mps" else flat  # whole numbers of 64 bits are not served there
     kind = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
-    total = 0
-    for start in range(0, flat.numel(), CHUNK):
-        bits = flat[start : start + CHUNK].view(kind).long()
-        place = torch.arange(start, start + len(bits), device=bits.device) * 2 + 1
-        weight = place * ODD
-        total += ((bits + 1) * (weight ^ (weight >> 29))).sum().item()
-    return total % 2**64
+    weights, total = _weights(flat.device), 0
+    for chunk in flat.split(CHUNK):
+        bits = chunk.view(kind).to(torch.int64, copy=True).add_(1)
+        total = (total * NEXT + bits.mul_(weights[: len(bits)]).sum().item()) % 2**64
+    return total
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(device: torch.device) -> torch.Tensor:
+    """A number for each place in a chunk, spread over all bits."""
+    place = (torch.arange(CHUNK, device=device) * 2 + 1) * ODD
+    return place ^ (place >> 29)
 
 
 def without_origin(config: dict) -> dict:

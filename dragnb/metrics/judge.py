@@ -193,11 +193,11 @@ class Judge:
         sample = side is None
         if task.size == (side, side) and not dift.spreads(model):
             side, sample = None, True  # the same picture and the same latent: the same map
-        maps = []
+        maps, weights = [], model.hash
         for which, picture in (("before", task.image), ("after", image)):
             content = hashlib.sha256(np.ascontiguousarray(picture)).digest()
             key = (
-                model.hash,
+                weights,
                 model.device,
                 place,
                 self.ensemble,

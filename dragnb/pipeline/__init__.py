@@ -264,10 +264,9 @@ def run(
     start     begin at this latent, as `result.at(12)`, of an edit of the same picture. The task's handles are then
               places in the picture as it is there (`result.tracks_xy[12]`), and what the mask holds is held as it
               is there; steps, strength and side must be the earlier edit's
-    loading   how the model is loaded, as `sd.load` takes it: device, dtype, config, low_memory, lora, vae, clip_skip
-
     generated  the task's picture was made by `generate`: the drag begins at its own latent, without fine-tune and
               inversion. Model, side, steps and guidance are the picture's own then, whatever is said here
+    loading   how the model is loaded, as `sd.load` takes it: device, dtype, config, low_memory, lora, vae, clip_skip
 
     Guidance other than 1 steers inversion and denoising; the drag's features are those of the prompt alone, but of
     a generated picture those of both prompts.
@@ -320,13 +319,8 @@ def _prepare(task: DragTask, model, settings: Settings, store: Store, side: int 
     model = sd.load(model)
     yield clock.event(1, 1)
     frame = Frame.fit(*task.size, side or model.side, settings.fit)
-    base = {"picture": task.image, "prompt": task.prompt, "model": model.hash, "dtype": str(model.dtype)}
-    base |= {"frame": frame, "versions": versions()}
-
-    def kept(stage, work):
-        clock.begin(stage)
-        return _kept(store, store.key(**base, settings=settings.deciding(stage)), work, clock)
-
+    base = {"picture": task.image, "prompt": task.prompt, "frame": frame} | _decided_by(model)
+    kept = _keeping(store, base, settings, clock)
     encoded = yield from kept("encode", lambda: _encode(model, frame, task, clock))
     cond, z0 = encoded["cond"].to(model.device), encoded["mean"].to(model.device)
     weights: dict[str, Tensor] = {}
@@ -354,19 +348,27 @@ def _prepare_generated(task: DragTask, generated: Generated, settings: Settings,
         yield clock.event(0, 0)
     first = ddim.start_index(settings.steps, settings.strength)
     zs = generated.zs[first:].flip(0)
+    base = {"latent": zs[-1:], "cond": generated.cond, "uncond": generated.uncond} | _decided_by(model)
     part = Prepared(
         lora.merged(model, {}), Frame.fit(*task.size, fit="native"), settings, generated.cond, zs[:1], zs,
-        generated.ts[first:], {}, uncond=generated.uncond, generated=generated.recipe,
-        base_hash=model.hash,
+        generated.ts[first:], {}, uncond=generated.uncond, generated=generated.recipe, base_hash=base["model"],
     )  # fmt: skip
-    base = {"latent": part.z_t, "cond": part.cond, "uncond": part.uncond, "model": model.hash}
-    base |= {"dtype": str(model.dtype), "versions": versions()}
+    return (yield from _with_reference(part, _keeping(store, base, settings, clock), clock))
+
+
+def _decided_by(model: sd.Model) -> dict:
+    """What of model and libraries every stage depends on."""
+    return {"model": model.hash, "dtype": str(model.dtype), "versions": versions()}
+
+
+def _keeping(store: Store, base: dict, settings: Settings, clock: _Clock) -> Callable:
+    """(stage, work) -> the events of a stage that is kept under `base` and the settings that decide it; see `_kept`."""
 
     def kept(stage, work):
         clock.begin(stage)
         return _kept(store, store.key(**base, settings=settings.deciding(stage)), work, clock)
 
-    return (yield from _with_reference(part, kept, clock))
+    return kept
 
 
 def _with_reference(part: Prepared, kept: Callable, clock: _Clock):

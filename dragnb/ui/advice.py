@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dragnb import sd
 from dragnb.config import Settings
 from dragnb.geometry import Frame
 from dragnb.task import mask_doubts, path_doubts, prompt_doubts
@@ -15,18 +16,16 @@ SMOOTH_PART, STEP = 0.8, 0.75
 CLOSE_LOOK = 1024
 
 
-def notes(
-    picks: Picks, settings: Settings | None = None, side: int | None = None, model=None, tokenizer=None
-) -> list[str]:
+def notes(picks: Picks, settings: Settings | None = None, side: int | None = None, model=None) -> list[str]:
     """Sentences on the picks as they are, empty when all is well; pairs are numbered from 1.
 
     settings  of the run, for how far it can reach
     side      the model's picture size in pixels, for what is lost by resizing; without it both are left out
-    model     by name or loaded: the bundled one knows one kind of picture only
-    tokenizer  the model's, for how much of the prompt it reads; without it that is estimated
+    model     by name or loaded: the bundled one knows one kind of picture only, and the tokenizer of one that is
+              loaded knows how much of the prompt is read, which is estimated otherwise
     """
     ends = np.array(picks.points[: len(picks.points) // 2 * 2], float).reshape(-1, 2, 2)
-    sentences = _on_model(picks.image, model) + _on_prompt(picks.prompt, tokenizer)
+    sentences = _on_model(picks.image, model) + _on_prompt(picks.prompt, sd.tokenizer_of(model))
     sentences += _on_mask(picks) + _on_paths(ends)
     if picks.waiting:
         sentences.append(f"pair {len(ends) + 1} has no target yet")

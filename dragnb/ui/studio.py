@@ -12,7 +12,7 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 
-from dragnb import clay, sd
+from dragnb import clay
 from dragnb.config import Settings, suited_settings
 from dragnb.errors import InputError
 from dragnb.store.names import safe_stem
@@ -207,10 +207,7 @@ class Studio:
         session = self.session
         try:
             self._take_settings()
-            model = session.model
-            notes = advice.notes(
-                picks, session.settings, session.canvas_side(), model, sd.tokenizer_of(model)
-            )
+            notes = advice.notes(picks, session.settings, session.canvas_side(), session.model)
             image = self._branch[0].result.task.image if self._branch else picks.image
             seconds = session.estimate(image, picks.prompt)
         except InputError as error:
