@@ -42,8 +42,9 @@ class Model:
     given, mark      sha256 of the weight files (not of the path), and `fingerprint` of what was read from them
     side             the picture side the model was trained at, in pixels
     low_memory       gradients recompute what the pass before them could have kept, and the reference of §3.4 stays
-                     in the computer's memory: slower, the same but for rounding (which Adam can turn into a step of
-                     `drag_lr` where a gradient is near 0)
+                     in the computer's memory: slower. The autoencoder is neither tiled nor sliced, and every product
+                     is the same one: on a CPU the edit is the same to the bit. A GPU whose libraries round anew from
+                     one run to the next differs by that, as two runs without it do
     """
 
     unet: Any

@@ -4,8 +4,10 @@ import dataclasses
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import time
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,18 +43,39 @@ def test_what_is_kept_is_there_the_next_time(cache):
     assert cache.get("features", key) is None, "of one kind only"
 
 
-def test_what_is_too_large_for_the_disk_stays_in_memory_until_the_next_such(cache, monkeypatch):
+def test_a_large_value_stays_in_memory_until_the_next_such_and_on_the_disk_for_a_new_process(
+    cache, monkeypatch
+):
     monkeypatch.setattr(store, "LARGE", 20)
-    assert cache.put("latents", "a", Z) and not cache.path("latents", "a").exists()
+    assert cache.put("latents", "a", Z) and cache.path("latents", "a").is_file()
     assert Store(cache.root).get("latents", "a")["z"] is Z["z"], "for every store of this process"
     assert cache.get("features", "a") is None, "of one kind only"
 
     cache.put("latents", "small", {"z": Z["z"][:1]})
-    assert cache.path("latents", "small").is_file() and cache.get("latents", "a") is not None
+    assert cache.get("latents", "a")["z"] is Z["z"], "small ones do not push it out"
     cache.put("latents", "b", Z)
-    assert cache.get("latents", "a") is None and cache.get("latents", "b") is not None
     store.forget()
-    assert cache.get("latents", "b") is None
+    for key in "ab":
+        assert torch.equal(cache.get("latents", key)["z"], Z["z"])
+
+
+@pytest.mark.parametrize("less", ["disk", "limit"])
+def test_where_there_is_no_room_a_large_value_is_in_memory_alone(tmp_path, monkeypatch, less):
+    monkeypatch.setattr(store, "LARGE", 20)
+    size = Z["z"].nbytes
+    free = size / store.SHARE + (-1 if less == "disk" else 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=free))
+    cache = Store(tmp_path / "not" / "there yet", limit=size - 1 if less == "limit" else None)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache.put("latents", "a", Z)
+    assert not cache.path("latents", "a").exists() and cache.get("latents", "a")["z"] is Z["z"]
+    store.forget()
+    assert cache.get("latents", "a") is None
+
+    free = size / store.SHARE + 1
+    assert Store(tmp_path).put("latents", "a", Z) and Store(tmp_path).path("latents", "a").is_file()
 
 
 def test_every_dtype_comes_back_as_it_went_detached_and_on_the_cpu(cache):

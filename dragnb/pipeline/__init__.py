@@ -25,7 +25,7 @@ from dragnb.config import PAPER, Settings, suited_settings
 from dragnb.errors import InputError
 from dragnb.geometry import Frame, keep_outside
 from dragnb.pipeline.generated import Generated
-from dragnb.store import Store, versions
+from dragnb.store import Store, is_large, versions
 from dragnb.task import DragTask
 
 LOWER_MEMORY = "`side` or lora_batch, or load the model with dtype='fp16'"
@@ -422,13 +422,18 @@ def _invert(part: Prepared, clock: _Clock):
 
 
 def _record(part: Prepared, clock: _Clock):
-    """The reference branch of §3.4: denoise the latent that nobody drags, and keep what its attention reads."""
+    """The reference branch of §3.4: denoise the latent that nobody drags, and keep what its attention reads.
+
+    A large record (`store.is_large`) is rounded to half precision, for this edit as for those that read it from the
+    disk: one result, whoever made the record.
+    """
     back = part.z_t
     with attention.recording(part.model, part.settings.ref_blocks) as kv:
         eps_fn = kv.follow(part.eps_fn(), part.controlled)
         for state in ddim.sample(eps_fn, part.z_t, part.model.abar, part.ts):
             back = state.z_next
             yield clock.event(state.i + 1, len(part.ts), state)
+    kv = kv.halved() if is_large(kv.bytes()) else kv
     return kv.as_dict() | {"back": back}
 
 

@@ -1,8 +1,9 @@
 """The stage cache: tensors on disk, under the hash of everything they depend on.
 
 A file appears whole or not at all, writers of one key do not disturb each other, and a cache that cannot be written
-costs time, never the work. The last value that is too large for the disk is kept in memory instead. The folder keeps
-to a size: what was used least recently goes first. `python -m dragnb.store` shows the cache and empties it.
+costs time, never the work. A large value (LARGE) is written where the disk has room for it (SHARE), and the last one
+is kept in memory, too. The folder keeps to a size: what was used least recently goes first. `python -m dragnb.store`
+shows the cache and empties it.
 """
 
 import contextlib
@@ -28,12 +29,13 @@ from dragnb.store import limit
 from dragnb.store.files import HOST, recover, replacing
 from dragnb.store.limit import allowed
 
-__all__ = ["HOST", "Store", "cache_dir", "forget", "recover", "replacing", "versions"]
+__all__ = ["HOST", "Store", "cache_dir", "forget", "is_large", "recover", "replacing", "versions"]
 
 LIBRARIES = ("torch", "diffusers", "peft", "transformers")
 FORMAT = 2  # part of every key: raise it when what is stored, or how a key is made, changes
 VARIABLE = "DRAGNB_CACHE"
-LARGE = 256 * 2**20  # bytes; what is larger stays in memory, and is made again by a new process
+LARGE = 256 * 2**20  # bytes; what is larger goes to the disk only where there is much room
+SHARE = 0.1  # of the bytes free on the cache's disk, which one large value may take
 _last_large: dict[tuple[str, str], dict[str, Tensor]] = {}  # by kind and key, at most one
 
 
@@ -51,6 +53,11 @@ def cache_dir() -> Path:
 def versions() -> dict[str, str]:
     """Of this package and of the libraries that decide what comes out: a part of every stage's key."""
     return {"dragnb": dragnb.__version__} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def is_large(size: int) -> bool:
+    """Is a value of so many bytes one that only a disk with much room is given (LARGE)?"""
+    return size > LARGE
 
 
 def forget() -> None:
@@ -84,7 +91,10 @@ class Store:
         return self.root / kind / f"{key}.safetensors"
 
     def get(self, kind: str, key: str) -> dict[str, Tensor] | None:
-        """The tensors under this key, on the CPU but for large ones; None where there are none or they are damaged."""
+        """The tensors under this key; None where there are none or they are damaged.
+
+        They are on the CPU, but for the large ones that this process has put: those are where they were.
+        """
         if (kind, key) in _last_large:
             return _last_large[kind, key]
         path = self.path(kind, key)
@@ -99,13 +109,15 @@ class Store:
     def put(self, kind: str, key: str, tensors: dict[str, Tensor]) -> bool:
         """Keep the tensors; False, with one warning per store, where the disk is full, read-only, or the limit is less.
 
-        Of those over LARGE only the last are kept, in memory, where they are.
+        Of those over LARGE the last are kept in memory, where they are, whatever becomes of the file. It is written if
+        it takes at most SHARE of what is free on the disk, and at most the limit: else a new process makes it again.
         """
         size, path = sum(x.nbytes for x in tensors.values()), self.path(kind, key)
-        if size > LARGE:
+        if is_large(size):
             _last_large.clear()
             _last_large[kind, key] = tensors
-            return True
+            if size > min(self.limit, SHARE * limit.free(self.root)):
+                return True
         if size > self.limit:
             self._warn_once(f"a value of {limit.text_of(size)} is over its limit", f"raise {limit.VARIABLE}")
             return False

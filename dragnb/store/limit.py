@@ -6,6 +6,7 @@ An entry's time of change is when it was last used. Whoever reads one holds a lo
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,14 @@ def text_of(size: float) -> str:
     """Bytes in words, like "1.5 GB"."""
     unit = next(u for u in "tgmk " if size >= UNITS[u.strip()] or u == " ").strip()
     return f"{size / UNITS[unit]:.{1 if unit else 0}f} {unit.upper()}B"
+
+
+def free(root: Path) -> int:
+    """Bytes that are free on the disk of a folder that may not be there yet; 0 where that cannot be told."""
+    for folder in (root, *root.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return 0
 
 
 def entries(root: Path) -> Iterator[Entry]:
