@@ -288,10 +288,13 @@ def spelled(layers, spelling):
     }
 
 
-def read_by_diffusers(smoke_folder, path, z, cond):
-    """The noise that diffusers' own pipeline sees once it has loaded the file."""
+def read_by_diffusers(smoke_folder, path, z, cond, fused=False):
+    """The noise that diffusers' own pipeline sees once it has loaded the file, and fused it into its weights."""
     pipe = StableDiffusionPipeline.from_pretrained(smoke_folder)
     pipe.load_lora_weights(path)
+    if fused:
+        pipe.fuse_lora(components=["unet"])
+        pipe.unload_lora_weights()
     with torch.no_grad():
         return pipe.unet(z, 681, cond).sample
 
@@ -308,6 +311,30 @@ def test_a_kohya_file_is_read_as_diffusers_reads_it(smoke, smoke_folder, z, cond
     ours = sd.eps(lora.merged(smoke, lora.load(tmp_path / "a.safetensors")), z, 681, cond)
     theirs = read_by_diffusers(smoke_folder, tmp_path / "a.safetensors", z, cond)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spelling", ["diffusers", "peft", "kohya"])
+def test_convolutions_are_merged_as_diffusers_fuses_them(
+    smoke, smoke_folder, z, cond, layers, tmp_path, spelling
+):
+    convs = {name: pair for name, pair in layers.items() if pair[0].ndim == 4}
+    assert {pair[0].shape[-1] for pair in convs.values()} == {1, 3}, "kernels of both sizes"
+    save_file(spelled(convs, spelling), tmp_path / "a.safetensors")
+    ours = sd.eps(lora.merged(smoke, lora.load(tmp_path / "a.safetensors")), z, 681, cond)
+    theirs = read_by_diffusers(smoke_folder, tmp_path / "a.safetensors", z, cond, fused=True)
+
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert (ours - sd.eps(smoke, z, 681, cond)).abs().max() > 1e-3, "they must matter"
+
+
+@pytest.mark.parametrize("end", ["lora_mid.weight", "hada_w1_a", "lokr_w1", "oft_blocks", "diff"])
+def test_adapters_of_other_kinds_are_refused_by_the_name_of_their_weight(layers, tmp_path, end):
+    """LoCon's middle product, LoHa, LoKr, OFT, whole differences: none is up @ down."""
+    layer = next(iter(layers))
+    extra = {f"{kohya(layer)}.{end}": torch.ones(4, 4)}
+    save_file(spelled(layers, "kohya") | extra, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=f"{kohya(layer)}.{end}"):
+        lora.load(tmp_path / "a.safetensors")
 
 
 def test_each_layer_of_a_kohya_file_has_its_own_alpha(layers, tmp_path):
