@@ -1,6 +1,8 @@
 """What stands in several places says the same in all of them."""
 
+import argparse
 import ast
+import dataclasses
 import json
 import re
 import subprocess
@@ -13,6 +15,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import dragnb
+from dragnb import sd
+from dragnb.sweep import __main__ as sweep_command
+from dragnb.sweep import options
+from tools.speed import __main__ as speed_command
 
 ROOT = Path(dragnb.__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -115,3 +121,63 @@ def test_the_floors_that_are_run_are_those_that_are_promised():
         assert (
             next(iter(floors[name].specifier)).version.removesuffix(".0").startswith(low.removesuffix(".0"))
         )
+
+
+# How a model is loaded
+
+WORDS = ("--device cpu --dtype bf16 --config c --low-memory --lora l --vae v --clip-skip 1").split()
+GIVEN = dict(device="cpu", dtype="bf16", config="c", low_memory=True, lora="l", vae="v", clip_skip=1)
+LOADERS = {"load", "load_model", "wanted", "run", "edit", "prepare", "generate"}
+
+
+def test_the_options_of_command_lines_are_the_words_of_loading():
+    assert options.NAMES == tuple(f.name for f in dataclasses.fields(sd.Wanted))[1:]
+    parser = argparse.ArgumentParser()
+    options.add_options(parser.add_argument)
+    assert sd.wanted("clay", **options.loading(parser.parse_args([]))) == sd.wanted("clay")
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "asked"),
+    [
+        (sweep_command.main, "run --data clay --settings no_edit --limit 1 --out o", "wanted"),
+        (speed_command.main, "--side 64", "load"),
+    ],
+    ids=["dragnb.sweep", "tools.speed"],
+)
+def test_every_word_of_loading_reaches_the_model_from_a_command_line(
+    main, words, asked, monkeypatch, tmp_path
+):
+    seen = []
+
+    def stop(model, **loading):
+        seen.append(loading)
+        raise LookupError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sd, asked, stop)
+    with pytest.raises(LookupError):
+        main([*words.split(), *WORDS])
+    assert seen == [GIVEN]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda p: p.stem[:2])
+def test_a_notebook_that_takes_a_model_takes_how_it_is_loaded_and_says_so_wherever_it_loads(path):
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    code = [ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", "".join(cell["source"]))) for cell in cells]
+    nodes = [node for tree in code for node in ast.walk(tree)]
+    names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    if "model" not in names:
+        assert path.name.startswith("04_"), "only the picker needs none"
+        return
+    calls = [
+        call
+        for call in nodes
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", "") in LOADERS
+        and any(isinstance(arg, ast.Name) and arg.id in ("model", "checkpoint") for arg in call.args)
+    ]
+    assert "loading" in names and calls
+    for call in calls:
+        handed_on = [k.value.id for k in call.keywords if k.arg is None and isinstance(k.value, ast.Name)]
+        assert "loading" in handed_on, ast.unparse(call)

@@ -22,7 +22,7 @@ from dragnb.config import profile, profile_names, suited_settings
 from dragnb.errors import InputError, did_you_mean
 from dragnb.geometry import FITS
 from dragnb.metrics.judge import Judge, default_matcher
-from dragnb.sweep import grids, records, report
+from dragnb.sweep import grids, options, records, report
 from dragnb.task import parse_json
 
 COMPARISONS = ("methods", "ablation", "rivals")
@@ -111,13 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", required=True, help="the run's folder")
     add("--model", default="clay")
-    add("--dtype", default="auto", help="of the U-Net: fp32, fp16, bf16")
-    add("--device", default="auto", help="cuda, mps or cpu")
-    add("--low-memory", action="store_true", help="slower, with less memory")
-    add("--config", help="for a single file: a folder, hub id or yaml with its settings")
-    add("--lora", help="a LoRA file to merge into the model")
-    add("--vae", help="another autoencoder: its folder, file or hub id")
-    add("--clip-skip", type=int, default=0, help="how many last layers of the text encoder are left out")
+    options.add_options(add)
     add("--matcher", help='whose features measure MD; default "clay" with the bundled model, else "sd21"')
     add("--jobs", type=int, default=1, help="processes")
     add("--threads", type=int, default=1, help="of torch in each; the bits may hang on it")
@@ -161,8 +155,7 @@ def _run(args) -> int:
     for problem in problems:
         sys.stderr.write(f"left out: {problem}\n")
     judge = Judge(args.matcher or default_matcher(args.model))
-    loading = ("dtype", "device", "low_memory", "config", "lora", "vae", "clip_skip")
-    model = sd.wanted(args.model, **{name: getattr(args, name) for name in loading})
+    model = sd.wanted(args.model, **options.loading(args))
     with contextlib.ExitStack() as stack:
         client = None
         if args.dask:

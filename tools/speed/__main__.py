@@ -22,7 +22,9 @@ import torch
 from dragnb import sd
 from dragnb.clay import tasks as clay_tasks
 from dragnb.config import profile
+from dragnb.errors import InputError
 from dragnb.store.files import replacing
+from dragnb.sweep import options
 from dragnb.task import DragTask
 from tools.speed import curves, ours, public, report, shapes
 from tools.speed.meter import Cost, matrix_rate
@@ -86,10 +88,12 @@ def a_setting(text: str) -> tuple[str, object]:
         return name, value
 
 
-def load(name: str, device: str, dtype: str, low_memory: bool = False):
-    """A model by name; `sd15-shape` is Stable Diffusion 1.5's shape with random weights."""
+def load(name: str, device: str = "auto", dtype: str = "auto", low_memory: bool = False, **files):
+    """A model by name, as `sd.load`; `sd15-shape` is Stable Diffusion 1.5's shape with random weights."""
     if name != "sd15-shape":
-        return sd.load(name, device=device, dtype=dtype, low_memory=low_memory)
+        return sd.load(name, device=device, dtype=dtype, low_memory=low_memory, **files)
+    if given := [word for word, value in files.items() if value]:
+        raise InputError(f"{given[0]}: sd15-shape has random weights; leave it out, or give a model")
     parts, where = shapes.sd15(), sd.pick_device(device)
     return sd.assemble(**vars(parts), device=where, dtype=sd.pick_dtype(dtype, where), name=name, hash=name,
         low_memory=low_memory)  # fmt: skip
@@ -110,13 +114,11 @@ def main(argv=None):
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m tools.speed", description=__doc__.split("\n")[0])
     p.add_argument("--model", default="clay", help="as in the notebooks, or sd15-shape (random weights)")
-    p.add_argument("--device", default="auto")
-    p.add_argument("--dtype", default="auto")
+    options.add_options(p.add_argument)
     p.add_argument("--profile", default="fast")
     p.add_argument(
         "--set", type=a_setting, nargs="*", default=[], metavar="NAME=VALUE", help="settings to change"
     )
-    p.add_argument("--low-memory", action="store_true")
     p.add_argument(
         "--side", type=int, nargs="*", default=[], metavar="N", help="width [height] of the picture"
     )
@@ -131,7 +133,7 @@ def main(argv=None):
     )
     p.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
     args = p.parse_args(argv)
-    model = load(args.model, args.device, args.dtype, args.low_memory)
+    model = load(args.model, **options.loading(args))
     width, height = (args.side * 2)[:2] if args.side else (model.side, model.side)
     settings = profile(args.profile, **dict(args.set))
     if args.task is None:
