@@ -350,7 +350,13 @@ def test_each_layer_of_a_kohya_file_has_its_own_alpha(layers, tmp_path):
 def test_an_alpha_in_the_header_counts_as_for_diffusers(
     smoke, smoke_folder, z, cond, layers, tmp_path, pattern
 ):
-    config = {"r": 4, "lora_alpha": 2, "alpha_pattern": pattern, "rank_pattern": {}, "target_modules": [*layers]}
+    config = {
+        "r": 4,
+        "lora_alpha": 2,
+        "alpha_pattern": pattern,
+        "rank_pattern": {},
+        "target_modules": [*layers],
+    }
     StableDiffusionPipeline.save_lora_weights(
         tmp_path, spelled(layers, "a U-Net by itself"), unet_lora_adapter_metadata=config
     )
