@@ -16,6 +16,7 @@ SHARD = r"-\d{5}-of-\d{5}"
 WEIGHTS = re.compile(
     rf"(?:diffusion_pytorch_model|model)(?:{SHARD})?(?:\.(?P<variant>\w+))?(?:{SHARD})?\.safetensors"
 )
+OTHERS = {"transformer", "text_encoder_2", "image_encoder", "motion_adapter"}  # parts of other families
 NEVER = ("non_ema",)  # weights for training on
 AUTOENCODERS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}  # and their scaling factors by default
 # Buffers and heads that older libraries wrote and that nothing here reads.
@@ -29,10 +30,13 @@ def check(path: Path, name: str, half: bool) -> None:
         raise refusal(name, f"holds no model_index.json; give a diffusers folder with {parts}")
     index = read_json(path / "model_index.json")
     listed = {key for key, value in index.items() if isinstance(value, list) and value and value[0]}
-    if "unet" not in listed or listed & {"transformer", "text_encoder_2", "image_encoder"}:
+    parts = (*PARTS, "tokenizer", "scheduler")
+    # a part that is neither there nor in the index is not lost: this family has none
+    unknown = any(part not in listed and not (path / part).is_dir() for part in parts)
+    if "unet" not in listed or unknown or listed & OTHERS:
         kind = index.get("_class_name", "?")
         raise refusal(name, f"is a {kind}; only the Stable Diffusion 1 family (U-Net, one CLIP) is served")
-    for part in (*PARTS, "tokenizer", "scheduler"):
+    for part in parts:
         if not (path / part).is_dir():
             raise refusal(name, f"is not whole: the part {part}/ is missing; download the model again")
     unet = read_json(path / "unet" / "config.json")
