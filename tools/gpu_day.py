@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "tools.gpu_day"]
 GOLDEN = ROOT / "tests" / "data" / "golden.npz"
 # Against the picture of float32 on a CPU. Adam turns the sign of a rounding error into a whole step, so that half
-# precision ends elsewhere within what is as good an edit. Bounds to be held to, not measured on a card.
-LEAST_DB = {"fp32": 35.0, "bf16": 25.0, "fp16": 25.0}
+# precision ends a little elsewhere: bf16 on a CPU at 57.5 dB (2026-11). The bound was never measured on a card.
+LEAST_DB = {"fp32": 35.0, "bf16": 35.0, "fp16": 35.0}
 MADE_BY = "tools/gpu_day.py"
 
 
