@@ -81,14 +81,13 @@ class ReferenceKV:
 def layer_names(model: sd.Model, ref_blocks: Iterable[int]) -> list[str]:
     """Processor names of the self-attention layers in these up blocks (0..3), by name, never by position.
 
-    Block 0 of Stable Diffusion 1 has no attention, so it adds none.
+    Block 0 of Stable Diffusion 1 has no attention, so it adds none; of SDXL's, counted from the last, 1 and 2 have it.
     """
     ref_blocks = tuple(ref_blocks)
-    if not all(b in range(len(model.unet.up_blocks)) for b in ref_blocks):
-        raise InputError(
-            f"ref_blocks = {ref_blocks!r}: up blocks are numbered 0 to {len(model.unet.up_blocks) - 1}"
-        )
-    starts = tuple(f"up_blocks.{b}." for b in ref_blocks)
+    if not all(b in range(sd.UP_BLOCKS) for b in ref_blocks):
+        raise InputError(f"ref_blocks = {ref_blocks!r}: up blocks are numbered 0 to {sd.UP_BLOCKS - 1}")
+    places = (sd.up_block(model, b) for b in ref_blocks)
+    starts = tuple(f"up_blocks.{place}." for place in places if place is not None)
     return [n for n in model.unet.attn_processors if starts and n.startswith(starts) and ".attn1." in n]
 
 

@@ -1,6 +1,9 @@
 """What the U-Net sees: feature maps of any block by hook (paper §3.1), their principal components, and matching.
 
-Blocks carry the paper's numbers: 1 to 4 are the outputs of up_blocks[0] to [3], 0 is the mid block.
+Blocks carry the paper's numbers: 1 to 4 are the outputs of up_blocks[0] to [3], 0 is the mid block. SDXL has three up
+blocks, counted from the last one, 4 to 2: so each number means cells of one size in every family (`cells` measures
+them), and the paper's third of four is the first whose cells are the latent's own. SDXL's mid block, as coarse as the
+others' block 1, stands for it.
 """
 
 from __future__ import annotations
@@ -29,7 +32,17 @@ def block_module(model: sd.Model, block: int) -> torch.nn.Module:
         raise InputError(
             f"block = {block!r}: use 1 to 4 (up blocks, as the paper counts) or 0 (the mid block)"
         )
-    return model.unet.mid_block if block == 0 else model.unet.up_blocks[block - 1]
+    place = sd.up_block(model, block - 1)
+    return model.unet.mid_block if block == 0 or place is None else model.unet.up_blocks[place]
+
+
+@torch.no_grad()
+def cells(model: sd.Model, side: int = 64) -> dict[int, tuple[int, int]]:
+    """How each block sees a latent of `side` cells, measured by a pass: {block: (channels, rows of its map)}."""
+    # whatever the prompt: one row of words, and SDXL's pooled one
+    cond = torch.zeros(1, 2, model.unet.config.cross_attention_dim)
+    feats, _ = capture(model, torch.zeros(1, model.unet.config.in_channels, side, side), 0, cond, BLOCKS)
+    return {block: (feat.shape[1], feat.shape[2]) for block, feat in feats.items()}
 
 
 def capture(
@@ -41,13 +54,13 @@ def capture(
     exactly those of the whole pass. Gradients flow to z if it asks for them. The hooks are gone afterwards.
     """
     feats: dict[int, torch.Tensor] = {}
-    last = max(blocks)
+    many = len(set(blocks))
 
     def keep(block: int):
         def hook(module, args, output):
             # a clone, since FreeU writes into the map while the next block runs
             feats[block] = output.float() if output.dtype != torch.float32 else output.clone()
-            if stop_early and block == last:
+            if stop_early and len(feats) == many:
                 raise _Enough
 
         return hook

@@ -1,6 +1,7 @@
-"""The model: the one room that holds a Stable Diffusion 1 and knows how to encode, decode, embed and predict.
+"""The model: the one room that holds a Stable Diffusion and knows how to encode, decode, embed and predict.
 
-One `Model` serves the bundled clay model (AutoencoderTiny, 256 px) and SD 1.5 (AutoencoderKL, 512 px) alike. Latents
+One `Model` serves the bundled clay model (AutoencoderTiny, 256 px), SD 1.5 (AutoencoderKL, 512 px), SD 2 and SDXL (1024
+px) alike. A prompt is one tensor, its condition: SDXL's pooled embedding is one more row of it. Latents
 are float32 whatever the weights are, in the autoencoder's scaled units; pictures are (1, 3, h, w) in [-1, 1].
 """
 
@@ -26,13 +27,14 @@ from dragnb.errors import InputError, bounded, did_you_mean
 from dragnb.task import prompt_doubts
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
+UP_BLOCKS = 4  # of Stable Diffusion 1 and 2, by which the paper counts
 KEPT_MODELS = 2  # how many loaded models a process keeps
 THREADS_CHOSEN_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A frozen Stable Diffusion 1: parts in eval mode, no parameter asks for a gradient.
+    """A frozen Stable Diffusion: parts in eval mode, no parameter asks for a gradient.
 
     abar             (1000,) float32 on the CPU, the cumulative signal fraction per training timestep
     prediction_type  "epsilon" or "v_prediction"
@@ -77,17 +79,19 @@ class Model:
         return pixels_per_cell(self.vae)
 
 
-def _mark(unet, vae, text_encoder, tokenizer, abar, prediction_type) -> str:
-    """The fingerprint of a model's parts, dtype and device apart from it, as they are now."""
+def _words(tokenizer) -> dict[str, str]:
+    """What a tokenizer makes of a text, as far as it differs from another's."""
     words = sorted(tokenizer.get_vocab().items())
     if hasattr(backend := getattr(tokenizer, "backend_tokenizer", None), "to_str"):
         words = backend.to_str().partition('"added_tokens"')[2]  # before it: padding as the last call left it
-    said = {
-        "words": str(words),
-        "pad": str(tokenizer.pad_token),
-        "abar": abar.tolist(),
-        "predicts": prediction_type,
-    }
+    return {"words": str(words), "pad": str(tokenizer.pad_token)}
+
+
+def _mark(unet, vae, text_encoder, tokenizer, abar, prediction_type) -> str:
+    """The fingerprint of a model's parts, dtype and device apart from it, as they are now."""
+    said = _words(tokenizer) | {"abar": abar.tolist(), "predicts": prediction_type}
+    more = [_words(other) for other in getattr(text_encoder, "tokenizers", ())]
+    said |= {"second words": more} if more else {}
     return checkpoints.fingerprint(unet, vae, text_encoder, **said)
 
 
@@ -147,10 +151,10 @@ _loading = threading.Lock()
 
 @bounded("model", "download it again")
 def load(model: str | Model | Wanted = "clay", **loading) -> Model:
-    """Load a Stable Diffusion 1 or 2 once per process; the same request gives the same object again.
+    """Load a Stable Diffusion 1, 2 or XL once per process; the same request gives the same object again.
 
-    model   "clay" (bundled), "sd15", a hub id (`owner/name`, `owner/name@revision`), its address as the browser shows
-            it, a diffusers folder, a folder of the hub's cache, or a single .safetensors file
+    model   "clay" (bundled), "sd15", "sdxl", a hub id (`owner/name`, `owner/name@revision`), its address as the
+            browser shows it, a diffusers folder, a folder of the hub's cache, or a single .safetensors file
     loading, all by name:
     device      "auto" (CUDA, else Apple's MPS, else CPU) or one by name
     dtype       of the U-Net: "auto" (fp32; bf16 or, on older cards, fp16 on CUDA), "fp32", "fp16", "bf16"; half
@@ -317,14 +321,27 @@ def decode(model: Model, z: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def embed(model: Model, prompt: str) -> torch.Tensor:
-    """The prompt as the U-Net's condition, (1, 77, c) float32. Longer prompts are cut at 77 tokens, with a warning."""
+    """The prompt as the U-Net's condition, (1, 77, c) float32; SDXL's has a 78th row, its pooled embedding.
+
+    Longer prompts are cut at 77 tokens, with a warning.
+    """
     for doubt in prompt_doubts(prompt, model.tokenizer):
         warnings.warn(doubt, stacklevel=2)
     length = model.text_encoder.config.max_position_embeddings
-    ids = model.tokenizer(
-        prompt, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    ).input_ids  # fmt: skip
-    return model.text_encoder(ids.to(model.device))[0].float()
+    how = dict(padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    tokenizers = (model.tokenizer, *getattr(model.text_encoder, "tokenizers", ()))
+    ids = [tokenizer(prompt, **how).input_ids.to(model.device) for tokenizer in tokenizers]
+    return model.text_encoder(*ids)[0].float()
+
+
+def unconditional(model: Model, negative: str = "") -> torch.Tensor:
+    """What guidance leads away from, shaped as `embed`'s: the negative prompt; without one, what the model learned.
+
+    That is the empty prompt, but zeros for an SDXL that was trained so, as in diffusers' own pipelines.
+    """
+    cond = embed(model, negative)
+    zeros = checkpoints.is_sdxl(model.unet.config) and model.text_encoder.config["zeros"]
+    return torch.zeros_like(cond) if zeros and not negative else cond
 
 
 def tokenizer_of(model: str | Model):
@@ -341,7 +358,10 @@ def predict(model: Model, z: torch.Tensor, t, cond: torch.Tensor) -> torch.Tenso
     cond = cond.to(model.device, model.dtype)
     if cond.shape[0] != z.shape[0]:
         cond = cond.expand(z.shape[0], -1, -1)
-    return model.unet(z.to(model.device, model.dtype), steps, cond).sample.float()
+    told = {"encoder_hidden_states": cond}
+    if checkpoints.is_sdxl(model.unet.config):
+        told = checkpoints.sdxl_inputs(model.unet.config, cond, *(n * model.factor for n in z.shape[-2:]))
+    return model.unet(z.to(model.device, model.dtype), steps, **told).sample.float()
 
 
 def eps(model: Model, z: torch.Tensor, t: int, cond: torch.Tensor) -> torch.Tensor:
@@ -354,10 +374,10 @@ def eps_fn(model: Model, cond: torch.Tensor, guidance: float = 1.0, uncond: torc
     """A callable (z, t) -> eps without gradients, for `ddim.invert` and `ddim.sample`.
 
     guidance 1 asks the model once with `cond`; any other value asks once with [uncond, cond] stacked and returns
-    uncond + guidance * (cond - uncond) (classifier-free guidance). `uncond` defaults to the empty prompt.
+    uncond + guidance * (cond - uncond) (classifier-free guidance). `uncond` defaults to `unconditional`'s.
     """
     if guidance != 1.0 and uncond is None:
-        uncond = embed(model, "")
+        uncond = unconditional(model)
 
     @torch.no_grad()
     def fn(z: torch.Tensor, t: int) -> torch.Tensor:
@@ -368,6 +388,16 @@ def eps_fn(model: Model, cond: torch.Tensor, guidance: float = 1.0, uncond: torc
         return free + guidance * (told - free)
 
     return fn
+
+
+def up_block(model: Model, k: int) -> int | None:
+    """Where the up block that is the k-th of four (0..3) stands in a U-Net; None where it has fewer, as SDXL's three.
+
+    They are counted from the last, so that each has cells of one size in every family: those of the last two's outputs
+    are the latent's own, of those before twice and four times as large.
+    """
+    place = k - UP_BLOCKS + len(model.unet.up_blocks)
+    return place if place >= 0 else None
 
 
 def grad_scale(model: Model) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from narrow import PNDM, WIDTH, folder, parts
-from original_format import one_file
+from original_format import one_file, open_clip
 from safetensors.torch import load_file, save_file
 
 from dragnb import checkpoints, lora, pipeline, sd
@@ -216,29 +216,6 @@ def test_a_damaged_yaml_is_named(state, tmp_path):
     (tmp_path / "a.yaml").write_text("model: [")
     with pytest.raises(InputError, match="a.yaml is no yaml of a model"):
         load(write(tmp_path / "a.safetensors", state))
-
-
-def open_clip(text):
-    """The text encoder in OpenCLIP's names, with the last layer that Stable Diffusion 2 leaves out."""
-    found, prefix = {}, "cond_stage_model.model."
-    own = {k.removeprefix("text_model."): x for k, x in text.state_dict().items()}
-    ends = {
-        "embeddings.token_embedding.weight": "token_embedding.weight",
-        "embeddings.position_embedding.weight": "positional_embedding",
-        "final_layer_norm.weight": "ln_final.weight",
-        "final_layer_norm.bias": "ln_final.bias",
-    }
-    names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-    names["self_attn.out_proj"] = "attn.out_proj"
-    for layer in range(text.config.num_hidden_layers + 1):
-        ours = f"encoder.layers.{min(layer, text.config.num_hidden_layers - 1)}."
-        theirs = f"{prefix}transformer.resblocks.{layer}."
-        for end in ("weight", "bias"):
-            for a, b in names.items():
-                found[f"{theirs}{b}.{end}"] = own[f"{ours}{a}.{end}"].clone()
-            three = [own[f"{ours}self_attn.{n}_proj.{end}"] for n in "qkv"]
-            found[f"{theirs}attn.in_proj_{end}"] = torch.cat(three)
-    return found | {prefix + b: own[a].clone() for a, b in ends.items()}
 
 
 def test_a_single_file_of_stable_diffusion_2_is_read_and_asked_what_it_predicts(tmp_path):

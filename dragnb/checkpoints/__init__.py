@@ -1,8 +1,9 @@
 """Model files: where a model comes from, whether it is served, what it hashes to, how its parts are read.
 
 `places` finds a model (names, folders, files, the hub); `folders` and `files` check the two layouts;
-`originals` converts single files; `adapters` reads LoRA files; `scheduler` takes the noise
-schedule from a config; `hashes` says what computes; `source` is a model as it was asked for.
+`originals` converts single files; `sdxl` is what that family has of its own; `adapters` reads LoRA files;
+`scheduler` takes the noise schedule from a config; `hashes` says what computes; `source` is a model as it was
+asked for.
 """
 
 from dragnb.checkpoints.hashes import fingerprint
@@ -20,6 +21,8 @@ from dragnb.checkpoints.places import (
     side_of,
 )
 from dragnb.checkpoints.scheduler import abar
+from dragnb.checkpoints.sdxl import inputs as sdxl_inputs
+from dragnb.checkpoints.sdxl import is_sdxl
 from dragnb.checkpoints.source import Source, quiet, read_parts, resolve
 
 __all__ = [
@@ -33,11 +36,13 @@ __all__ = [
     "data_file",
     "download",
     "fingerprint",
+    "is_sdxl",
     "pixels_per_cell",
     "quiet",
     "read_json",
     "read_parts",
     "resolve",
+    "sdxl_inputs",
     "side",
     "side_of",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dragnb.checkpoints import scheduler
+from dragnb.checkpoints import scheduler, sdxl
 from dragnb.checkpoints.folders import check_unet
 from dragnb.checkpoints.places import CONFIG_FILES, download, hub_id, read_json, refusal
 from dragnb.errors import InputError
@@ -23,6 +23,8 @@ UNET, VAES, TEXT, OPEN_CLIP = (
     "cond_stage_model.transformer.",
     "cond_stage_model.model.",
 )
+XL_TEXT, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+XL_REFINER = "conditioner.embedders.0.model."  # its only text encoder
 WHERE_WIDTHS_TELL = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 SD2_WIDTH = 1024  # of the prompt's embedding; Stable Diffusion 1 has 768
 
@@ -58,13 +60,17 @@ def check(path: Path, config, name: str) -> Original:
     """
     shapes, metadata = header(path, name)
     first = shapes.get(UNET + "input_blocks.0.0.weight")
-    if first is None or any(k.startswith("conditioner.") for k in shapes):
-        family = "SDXL" if first else "a LoRA, a part of a model, or a transformer (SD 3, Flux, DiT)"
-        raise refusal(name, f"looks like {family}; give a whole Stable Diffusion 1 checkpoint")
+    if first is None:
+        kinds = "a LoRA, a part of a model, or a transformer (SD 3, Flux, DiT)"
+        raise refusal(name, f"looks like {kinds}; give a whole Stable Diffusion checkpoint")
     if first[1] != 4:
         raise refusal(name, f"reads {first[1]} channels: an inpainting model; use a plain one")
-    if not any(k.startswith((TEXT, OPEN_CLIP)) for k in shapes):
-        raise refusal(name, f"holds no text encoder (no {TEXT}…); give a whole checkpoint")
+    if any(k.startswith(XL_REFINER) for k in shapes):
+        raise sdxl.refuse_refiner(name)
+    xl = UNET + "label_emb.0.0.weight" in shapes
+    for texts in ((XL_TEXT,), (XL_OPEN_CLIP,)) if xl else ((TEXT, OPEN_CLIP),):
+        if not any(k.startswith(texts) for k in shapes):
+            raise refusal(name, f"holds no text encoder (no {texts[0]}…); give a whole checkpoint")
     marks = _marks(shapes, metadata, path)
     width = shapes.get(UNET + WHERE_WIDTHS_TELL, (0, 0))[1]
     second = width == SD2_WIDTH or any(k.startswith(OPEN_CLIP) for k in shapes)
@@ -72,13 +78,18 @@ def check(path: Path, config, name: str) -> Original:
     marks = marks | said
     if folder is None:
         v = marks.get("prediction_type") == "v_prediction"
-        folder = CONFIGS / (("sd21-v" if v else "sd21-base") if second else "sd15")
+        folder = CONFIGS / ("sdxl" if xl else ("sd21-v" if v else "sd21-base") if second else "sd15")
     own = read_json(folder / "scheduler" / "scheduler_config.json")
     shipped = CONFIGS in folder.parents
     plan = own | marks if shipped or "prediction_type" not in own else marks | own
     plan |= {"rescale_betas_zero_snr": True} if marks.get("rescale_betas_zero_snr") else {}
-    check_unet(read_json(folder / "unet" / "config.json"), name)
-    scheduler.warn_of_distilled(plan, {}, name)
+    check_unet(unet := read_json(folder / "unet" / "config.json"), name)
+    if xl != sdxl.is_sdxl(unet):
+        raise refusal(name, f"does not fit its config: only one of both is an SDXL; config = {config!r}")
+    if xl:
+        sdxl.check_distilled(plan, {}, name, metadata.get("modelspec.title", ""))
+    else:
+        scheduler.warn_of_distilled(plan, {}, name)
     return Original(
         folder, tuple(sorted(plan.items())), shipped and second and "prediction_type" not in marks
     )

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from dragnb.checkpoints import scheduler
-from dragnb.checkpoints.places import CONVERT, PARTS, PICKLES, read_json, refusal
+from dragnb.checkpoints import scheduler, sdxl
+from dragnb.checkpoints.places import CONVERT, PARTS, PICKLES, SECOND_ENCODER, read_json, refusal
 from dragnb.errors import InputError
 
 SHARD = r"-\d{5}-of-\d{5}"
 WEIGHTS = re.compile(
     rf"(?:diffusion_pytorch_model|model)(?:{SHARD})?(?:\.(?P<variant>\w+))?(?:{SHARD})?\.safetensors"
 )
-OTHERS = {"transformer", "text_encoder_2", "image_encoder", "motion_adapter"}  # parts of other families
+OTHERS = {"transformer", "image_encoder", "motion_adapter"}  # parts of other families
 NEVER = ("non_ema",)  # weights for training on
 AUTOENCODERS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}  # and their scaling factors by default
 # Buffers and heads that older libraries wrote and that nothing here reads.
@@ -30,33 +30,48 @@ def check(path: Path, name: str, half: bool) -> None:
         raise refusal(name, f"holds no model_index.json; give a diffusers folder with {parts}")
     index = read_json(path / "model_index.json")
     listed = {key for key, value in index.items() if isinstance(value, list) and value and value[0]}
-    parts = (*PARTS, "tokenizer", "scheduler")
+    if index.get("requires_aesthetics_score") or (SECOND_ENCODER in listed and "text_encoder" not in listed):
+        raise sdxl.refuse_refiner(name)
+    needed = (*PARTS, "tokenizer", "scheduler")
     # a part that is neither there nor in the index is not lost: this family has none
-    unknown = any(part not in listed and not (path / part).is_dir() for part in parts)
+    unknown = any(part not in listed and not (path / part).is_dir() for part in needed)
     if "unet" not in listed or unknown or listed & OTHERS:
         kind = index.get("_class_name", "?")
-        raise refusal(name, f"is a {kind}; only the Stable Diffusion 1 family (U-Net, one CLIP) is served")
-    for part in parts:
+        raise refusal(name, f"is a {kind}; only Stable Diffusion 1, 2 and XL (U-Net, CLIP) are served")
+    for part in (*needed, SECOND_ENCODER, "tokenizer_2") if SECOND_ENCODER in listed else needed:
         if not (path / part).is_dir():
             raise refusal(name, f"is not whole: the part {part}/ is missing; download the model again")
     unet = read_json(path / "unet" / "config.json")
     check_unet(unet, name)
-    for part in PARTS:
+    if sdxl.is_sdxl(unet) != (SECOND_ENCODER in listed):
+        raise refusal(name, f"is not whole: its U-Net and model_index.json disagree on {SECOND_ENCODER}/")
+    for part in parts_of(path):
         weight_files(path / part, half, name)
     plan = read_json(path / "scheduler" / "scheduler_config.json")
-    scheduler.warn_of_distilled(plan, unet, f"{name} {index.get('_name_or_path', '')}".strip())
+    names = name, index.get("_name_or_path", "")
+    if sdxl.is_sdxl(unet):
+        sdxl.check_distilled(plan, unet, *names)
+    else:
+        scheduler.warn_of_distilled(plan, unet, " ".join(names).strip())
+
+
+def parts_of(path: Path) -> tuple[str, ...]:
+    """The parts of a folder that hold weights."""
+    return (*PARTS, SECOND_ENCODER) if sdxl.is_sdxl(read_json(path / "unet" / "config.json")) else PARTS
 
 
 def check_unet(config: dict, name: str) -> None:
-    """Refuse U-Nets that the method does not serve, by their config: inpainting, SDXL, other classes."""
+    """Refuse U-Nets that the method does not serve, by their config: inpainting, refiner, other classes."""
     channels, kind = config.get("in_channels", 4), config.get("_class_name", "UNet2DConditionModel")
-    if kind != "UNet2DConditionModel" or config.get("addition_embed_type") or config.get("class_embed_type"):
-        raise refusal(
-            name, f"is no Stable Diffusion 1: its U-Net is a {kind}; SDXL and others are not served"
-        )
+    if kind != "UNet2DConditionModel" or config.get("class_embed_type") or config.get("encoder_hid_dim_type"):
+        raise refusal(name, f"is no Stable Diffusion 1, 2 or XL: its U-Net is a {kind} of another kind")
     if channels != 4 or config.get("out_channels", 4) != 4:
         kind = f"has a U-Net of {channels} channels, so it is an inpainting or editing model"
-        raise refusal(name, f"{kind}; use a plain text-to-image Stable Diffusion 1")
+        raise refusal(name, f"{kind}; use a plain text-to-image Stable Diffusion")
+    if sdxl.is_sdxl(config):
+        return sdxl.check_unet(config, name)
+    if added := config.get("addition_embed_type"):
+        raise refusal(name, f"is no Stable Diffusion 1, 2 or XL: its U-Net is told {added!r}")
     if len(config.get("up_block_types", ())) != 4:
         raise refusal(name, "has a U-Net without four up blocks; use a Stable Diffusion 1")
 
@@ -97,9 +112,20 @@ def read(root: Path, dtype: torch.dtype, name: str, half: bool, needs_vae: bool 
 
     unet = read_part(diffusers.UNet2DConditionModel, root, "unet", dtype, name, half)
     vae = read_autoencoder(root, "vae", name, half) if needs_vae else None
-    text_encoder = read_text_encoder(root, name, half)
+    text_encoder = read_text_encoder(root, "text_encoder", name, half)
+    tokenizer = read_tokenizer(root / "tokenizer", text_encoder, name)
+    if sdxl.is_sdxl(unet.config):
+        second = read_text_encoder(root, SECOND_ENCODER, name, half)
+        words = read_tokenizer(root / "tokenizer_2", second, name)
+        text_encoder = sdxl.Encoders(text_encoder, second, words, zeros(root))
     config = read_json(root / "scheduler" / "scheduler_config.json")
-    return unet, vae, text_encoder, read_tokenizer(root, text_encoder, name), scheduler.build(config, name)
+    return unet, vae, text_encoder, tokenizer, scheduler.build(config, name)
+
+
+def zeros(root: Path) -> bool:
+    """Is an SDXL's condition without a prompt one of zeros? By its index; so it is with base 1.0."""
+    index = root / "model_index.json"
+    return not index.exists() or bool(read_json(index).get("force_zeros_for_empty_prompt", True))
 
 
 def read_autoencoder(root: Path, part: str, name: str, half: bool = False):
@@ -114,20 +140,25 @@ def read_autoencoder(root: Path, part: str, name: str, half: bool = False):
         raise refusal(
             name, f"has an autoencoder of {config['latent_channels']} latent channels; 4 are served"
         )
+    if config.get("latents_mean") or config.get("latents_std") or config.get("shift_factor"):
+        raise refusal(
+            name, "has an autoencoder that shifts its latents; one with a scaling factor alone is served"
+        )
     vae = read_part(getattr(diffusers, kind), root, part, torch.float32, name, half)
     if vae.config.scaling_factor is None:
         vae.register_to_config(scaling_factor=AUTOENCODERS[kind])
     return vae
 
 
-def read_text_encoder(root: Path, name: str, half: bool):
-    """The CLIP text encoder of a folder, float32."""
-    from transformers import CLIPTextModel
+def read_text_encoder(root: Path, part: str, name: str, half: bool):
+    """The CLIP text encoder in `part` of a folder, float32; SDXL's second one has a projection."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    kind = read_json(root / "text_encoder" / "config.json").get("model_type", "clip_text_model")
+    kind = read_json(root / part / "config.json").get("model_type", "clip_text_model")
     if not kind.startswith("clip"):
         raise refusal(name, f"has a text encoder of the kind {kind!r}; only CLIP is served")
-    return read_part(CLIPTextModel, root, "text_encoder", torch.float32, name, half)
+    made = CLIPTextModelWithProjection if part == SECOND_ENCODER else CLIPTextModel
+    return read_part(made, root, part, torch.float32, name, half)
 
 
 def read_part(kind, root: Path, part: str, dtype: torch.dtype, name: str, half: bool):
@@ -165,15 +196,13 @@ def complain(missing, mismatched, unexpected, part: str, name: str) -> None:
         warnings.warn(f"model = {name!r}: {some}", stacklevel=2)
 
 
-def read_tokenizer(root: Path, text_encoder, name: str):
-    """The CLIP tokenizer of a folder; InputError where it has no words, or more than the text encoder."""
+def read_tokenizer(folder: Path, text_encoder, name: str):
+    """The CLIP tokenizer in a folder; InputError where it has no words, or more than the text encoder."""
     from transformers import CLIPTokenizer
 
-    folder = root / "tokenizer"
     if not ((folder / "vocab.json").is_file() or (folder / "tokenizer.json").is_file()):
-        raise refusal(
-            name, "has no words: tokenizer/ holds neither vocab.json nor tokenizer.json; download it again"
-        )
+        fault = f"has no words: {folder.name}/ holds neither vocab.json nor tokenizer.json"
+        raise refusal(name, f"{fault}; download it again")
     tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     words = [tuple(tokenizer(word).input_ids) for word in ("a", "b", "c")]
     if len(set(words)) < len(words):

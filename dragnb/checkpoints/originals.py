@@ -8,10 +8,20 @@ from pathlib import Path
 
 import torch
 
-from dragnb.checkpoints import scheduler
-from dragnb.checkpoints.files import CONFIGS, OPEN_CLIP, TEXT, UNET, VAES, Original, header
-from dragnb.checkpoints.folders import UNREAD, complain, read_autoencoder, read_tokenizer
-from dragnb.checkpoints.places import HUB_NAMES, HubId, download, read_json, refusal
+from dragnb.checkpoints import scheduler, sdxl
+from dragnb.checkpoints.files import (
+    CONFIGS,
+    OPEN_CLIP,
+    TEXT,
+    UNET,
+    VAES,
+    XL_OPEN_CLIP,
+    XL_TEXT,
+    Original,
+    header,
+)
+from dragnb.checkpoints.folders import UNREAD, complain, read_autoencoder, read_tokenizer, zeros
+from dragnb.checkpoints.places import HUB_NAMES, SECOND_ENCODER, HubId, download, read_json, refusal
 from dragnb.errors import InputError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -27,17 +37,10 @@ def read(path: Path, original: Original, dtype: torch.dtype, name: str, needs_va
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint as convert
 
-    shipped = CONFIGS in original.config.parents
     settings = read_json(original.config / "unet" / "config.json")
     state = _converted(convert, _tensors(path, (UNET,)), _whole(UNet2DConditionModel, settings), "unet", name)
     unet = _filled(lambda: UNet2DConditionModel.from_config(settings), state, dtype, "unet", name)
-    text_encoder = _text_encoder(path, original.config, name)
-    if shipped:
-        tokenizer = bundled_tokenizer(
-            pad=read_json(original.config / "tokenizer/tokenizer_config.json")["pad_token"]
-        )
-    else:
-        tokenizer = read_tokenizer(original.config, text_encoder, name)
+    text_encoder, tokenizer = _text(path, original.config, name, sdxl.is_sdxl(settings))
     plan = dict(original.plan)
     if original.asks:
         plan["prediction_type"] = kind = _asked(unet, text_encoder, tokenizer)
@@ -50,6 +53,13 @@ def read(path: Path, original: Original, dtype: torch.dtype, name: str, needs_va
     return unet, vae, text_encoder, tokenizer, scheduler.build(plan, name)
 
 
+def _empty():
+    """Modules made in this block have no memory for their weights."""
+    from accelerate import init_empty_weights
+
+    return init_empty_weights()
+
+
 def _tensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """The file's tensors whose names begin so; others, as the EMA twins, are not read."""
     from safetensors import safe_open
@@ -60,9 +70,7 @@ def _tensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
 
 def _whole(kind, settings: dict) -> dict:
     """A config with the class's own defaults, as the conversion wants it."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
+    with _empty():
         return dict(kind.from_config(settings).config)
 
 
@@ -75,9 +83,7 @@ def _converted(convert: Callable, state: dict, settings: dict, part: str, name: 
 
 def _filled(make: Callable, state: dict, dtype: torch.dtype, part: str, name: str) -> torch.nn.Module:
     """A module, made without drawing weights, that holds these; InputError where some are missing or do not fit."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
+    with _empty():
         module = make()
     own = module.state_dict()
     unfit = [k for k, x in state.items() if k in own and x.shape != own[k].shape]
@@ -87,56 +93,70 @@ def _filled(make: Callable, state: dict, dtype: torch.dtype, part: str, name: st
     return module.eval()
 
 
-def _text_encoder(path: Path, config: Path, name: str):
-    """The CLIP text encoder; old NovelAI files spell it without `text_model.`, Stable Diffusion 2 as OpenCLIP does."""
-    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
-    from transformers import CLIPTextConfig, CLIPTextModel
+def _text(path: Path, config: Path, name: str, xl: bool):
+    """The text encoder, of an SDXL both as one, and the tokenizer."""
+    text_encoder = _text_encoder(
+        path, config / "text_encoder", (XL_TEXT, "") if xl else (TEXT, OPEN_CLIP), name
+    )
+    tokenizer = _tokenizer(config / "tokenizer", text_encoder, name)
+    if not xl:
+        return text_encoder, tokenizer
+    second = _text_encoder(path, config / SECOND_ENCODER, ("", XL_OPEN_CLIP), name)
+    words = _tokenizer(config / "tokenizer_2", second, name)
+    return sdxl.Encoders(text_encoder, second, words, zeros(config)), tokenizer
 
-    settings = CLIPTextConfig(**read_json(config / "text_encoder" / "config.json"))
-    state = _tensors(path, (TEXT,))
+
+def _tokenizer(folder: Path, text_encoder, name: str):
+    """That of a config folder; those that come with dragnb say their padding alone, since the words are CLIP's."""
+    if CONFIGS in folder.parents:
+        return bundled_tokenizer(pad=read_json(folder / "tokenizer_config.json")["pad_token"])
+    return read_tokenizer(folder, text_encoder, name)
+
+
+def _text_encoder(path: Path, config: Path, prefixes: tuple[str, str], name: str):
+    """A CLIP text encoder; old NovelAI files spell it without `text_model.`, SD 2 and SDXL as OpenCLIP does.
+
+    prefixes  of its names where they are CLIP's own, and where they are OpenCLIP's; "": it has no such names
+    """
+    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    settings, part = CLIPTextConfig(**read_json(config / "config.json")), config.name
+    kind = CLIPTextModelWithProjection if part == SECOND_ENCODER else CLIPTextModel
+    clip, open_clip = prefixes
+    state = _tensors(path, (clip,)) if clip else {}
     if state:
-        state = {k.removeprefix(TEXT).removeprefix("text_model."): x for k, x in state.items()}
+        state = {k.removeprefix(clip).removeprefix("text_model."): x for k, x in state.items()}
     else:
         shape = type("Shape", (), {"config": settings})
-        convert = lambda state, _: convert_open_clip_checkpoint(shape, state, prefix=OPEN_CLIP)  # noqa: E731
-        state = _converted(convert, _tensors(path, (OPEN_CLIP,)), {}, "text_encoder", name)
+        convert = lambda state, _: convert_open_clip_checkpoint(shape, state, prefix=open_clip)  # noqa: E731
+        state = _converted(convert, _tensors(path, (open_clip,)), {}, part, name)
         state = {k.removeprefix("text_model."): x for k, x in state.items()}
-        kept = [
-            f"encoder.layers.{k}." for k in range(settings.num_hidden_layers)
-        ]  # the file has one more, unused
-        state = {
-            k: x for k, x in state.items() if not k.startswith("encoder.layers.") or k.startswith(tuple(kept))
-        }
-    state = {k: x for k, x in state.items() if not UNREAD.search(k)}
-    with_prefix = "text_model." if hasattr(_empty_clip(settings), "text_model") else ""
-    state = {with_prefix + k: x for k, x in state.items()}
-    return _filled(lambda: CLIPTextModel(settings), state, torch.float32, "text_encoder", name)
-
-
-def _empty_clip(settings):
-    from accelerate import init_empty_weights
-    from transformers import CLIPTextModel
-
-    with init_empty_weights():
-        return CLIPTextModel(settings)
+        # the files of Stable Diffusion 2 have one more, unused
+        kept = tuple(f"encoder.layers.{k}." for k in range(settings.num_hidden_layers))
+        state = {k: x for k, x in state.items() if not k.startswith("encoder.layers.") or k.startswith(kept)}
+    with _empty():
+        own = {k.removeprefix("text_model."): k for k in kind(settings).state_dict()}
+    state = {own.get(k, k): x for k, x in state.items() if k in own or not UNREAD.search(k)}
+    return _filled(lambda: kind(settings), state, torch.float32, part, name)
 
 
 def _vae_of(path: Path, config: Path, name: str):
-    """The file's autoencoder; without one, that of SD 1.5, which all of the family can read, with a warning."""
+    """The file's autoencoder; without one, its family's own, with a warning: SDXL's, or SD 1.5's, as SD 2 can read."""
     state = _tensors(path, VAES)
     if state:
         return autoencoder(state, read_json(config / "vae" / "config.json"), name)
-    warnings.warn(f"model = {name!r} holds no autoencoder; Stable Diffusion 1.5's is used", stacklevel=2)
+    xl = sdxl.is_sdxl(read_json(config / "unet" / "config.json"))
+    base, whose = ("sdxl", "SDXL") if xl else ("sd15", "Stable Diffusion 1.5")
+    warnings.warn(f"model = {name!r} holds no autoencoder; {whose}'s is used", stacklevel=2)
     if any((config / "vae").glob("*.safetensors")):
         return read_autoencoder(config, "vae", name)
     try:
-        folder = download(
-            HubId(HUB_NAMES["sd15"]), ["vae/*.safetensors", "vae/config.json"], name, ["*.fp16*"]
-        )
+        folder = download(HubId(HUB_NAMES[base]), ["vae/*.safetensors", "vae/config.json"], name, ["*.fp16*"])
         return read_autoencoder(folder, "vae", name)
     except InputError as error:
         raise refusal(
-            name, f"holds no autoencoder, and SD 1.5's is not at hand; give vae= ({error})"
+            name, f"holds no autoencoder, and {whose}'s is not at hand; give vae= ({error})"
         ) from error
 
 

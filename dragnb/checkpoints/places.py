@@ -12,11 +12,16 @@ from typing import NamedTuple
 from dragnb.errors import InputError, did_you_mean
 
 PARTS = ("unet", "vae", "text_encoder")
-HUB_NAMES = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
-SD15_SIDE = 512  # pixels
-CONFIG_FILES = ("model_index.json", "*/*config.json", "tokenizer/*")
-WEIGHT_FILES = tuple(f"{part}/*.{end}" for part in PARTS for end in ("safetensors", "index*.json"))
-HALF_FILES = tuple(f"{part}/*.fp16*" for part in PARTS)
+SECOND_ENCODER = "text_encoder_2"  # of an SDXL
+ALL_PARTS = (*PARTS, SECOND_ENCODER)
+HUB_NAMES = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
+SD15_SIDE, SDXL_SIDE = 512, 1024  # pixels
+CONFIG_FILES = ("model_index.json", "*/*config.json", "tokenizer/*", "tokenizer_2/*")
+WEIGHT_FILES = tuple(f"{part}/*.{end}" for part in ALL_PARTS for end in ("safetensors", "index*.json"))
+HALF_FILES = tuple(f"{part}/*.fp16*" for part in ALL_PARTS)
 OTHER_FILES = ("*non_ema*", "safety_checker/*", "feature_extractor/*")
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 CONVERT = (
@@ -139,7 +144,7 @@ def from_hub(hub: HubId, name: str, half: bool = False) -> Path:
     else:
         left_out += ["*.fp16*"]
     folder = download(hub, wanted, name, left_out)
-    if any((folder / part).is_dir() and not any((folder / part).glob("*.safetensors")) for part in PARTS):
+    if any((folder / part).is_dir() and not any((folder / part).glob("*.safetensors")) for part in ALL_PARTS):
         folder = download(hub, [*CONFIG_FILES, *WEIGHT_FILES], name, OTHER_FILES)
     return folder
 
@@ -186,7 +191,7 @@ def side(model: str | os.PathLike) -> int | None:
     """The picture side that a model was trained at, from its config; None where only loading would tell."""
     text = os.fspath(model)
     if text in HUB_NAMES or text.lower().endswith(".safetensors"):
-        return SD15_SIDE
+        return SDXL_SIDE if text == "sdxl" else SD15_SIDE
     try:
         folder = clay_folder() if text == "clay" else Path(text).expanduser()
         unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))

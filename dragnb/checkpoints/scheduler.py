@@ -60,16 +60,26 @@ def abar(scheduler) -> torch.Tensor:
     return scheduler.alphas_cumprod.float().cpu().clamp(min=LEAST_ABAR)
 
 
-def warn_of_distilled(config: Mapping, unet_config: Mapping, name: str) -> None:
-    """Say where a model was distilled to few steps (LCM, turbo): it runs, but its noise is not what DDIM expects."""
+def distilled(config: Mapping, unet_config: Mapping, name: str) -> str | None:
+    """The word for a model distilled to few steps (LCM, turbo), by its configs and its name; None for any other."""
     words = [word for word in ("lcm", "turbo", "lightning", "hyper-sd") if word in name.lower()]
     if config.get("_class_name") in DISTILLED or unet_config.get("time_cond_proj_dim"):
         words.append("LCM")
-    if config.get("_class_name") == "EulerDiscreteScheduler" and config.get("timestep_spacing") == "trailing":
+    # a schedule that ends in pure noise is trailing as well
+    trailing = config.get("timestep_spacing") == "trailing" and not config.get("rescale_betas_zero_snr")
+    if trailing and config.get("_class_name") in (
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+    ):
         words.append("turbo")
-    if words:
+    return words[0] if words else None
+
+
+def warn_of_distilled(config: Mapping, unet_config: Mapping, name: str) -> None:
+    """Say where a model was distilled to few steps: it runs, but its noise is not what DDIM expects."""
+    if word := distilled(config, unet_config, name):
         warnings.warn(
-            f"model = {name!r} looks like a model distilled to few steps ({words[0]}): inversion is inexact with such; "
+            f"model = {name!r} looks like a model distilled to few steps ({word}): inversion is inexact with such; "
             "a plain Stable Diffusion 1 or 2 gives better edits",
             stacklevel=2,
         )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from dragnb.checkpoints import adapters, files, folders, hashes, originals
-from dragnb.checkpoints.places import PARTS, download, find, from_hub, hub_id, read_json, refusal
+from dragnb.checkpoints import adapters, files, folders, hashes, originals, sdxl
+from dragnb.checkpoints.places import ALL_PARTS, download, find, from_hub, hub_id, read_json, refusal
 from dragnb.errors import InputError
 
 
@@ -38,7 +38,8 @@ class Source:
         """The weight files, sorted by name, and those laid over them."""
         own = [self.path]
         if self.path.is_dir():
-            own = [f for part in PARTS for f in folders.weight_files(self.path / part, self.half, self.name)]
+            parts = folders.parts_of(self.path)
+            own = [f for part in parts for f in folders.weight_files(self.path / part, self.half, self.name)]
         return [*own, *self._laid_over()]
 
     def _laid_over(self) -> list[Path]:
@@ -57,11 +58,12 @@ class Source:
         total = hashlib.sha256()
         for digest in hashes.of_files(self.files()):
             total.update(digest.encode())
-        for part in (*PARTS, "scheduler"):
-            for file in sorted(
-                (self.original.config if self.original else self.path).glob(f"{part}/*config.json")
-            ):
+        configs = self.original.config if self.original else self.path
+        for part in (*ALL_PARTS, "scheduler"):
+            for file in sorted(configs.glob(f"{part}/*config.json")):
                 total.update(json.dumps(hashes.without_origin(read_json(file)), sort_keys=True).encode())
+        if not folders.zeros(configs):
+            total.update(b"no prompt is an empty one")
         laid_over = (bool(self.vae), bool(self.lora), self.clip_skip)
         if self.original or any(laid_over):
             plan = self.original.plan if self.original else ()
@@ -149,6 +151,8 @@ def _read(source: Source, dtype: torch.dtype):
 
 def _skip(text_encoder, layers: int) -> None:
     """Leave out the text encoder's last layers; its final norm still comes last, as in diffusers' `clip_skip`."""
+    if isinstance(text_encoder, sdxl.Encoders):
+        return text_encoder.skip_layers(layers)
     encoder = getattr(text_encoder, "text_model", text_encoder).encoder
     if layers >= len(encoder.layers):
         raise InputError(

@@ -76,7 +76,7 @@ def generate(
     _check(seed, guidance, size := size or (model.side, model.side))
     ts = tuple(ddim.timesteps(steps))
     cond = sd.embed(model, prompt)
-    uncond = None if guidance == 1 else sd.embed(model, negative)
+    uncond = None if guidance == 1 else sd.unconditional(model, negative)
     h, w = (n // model.factor for n in (size[1], size[0]))
     channels = model.unet.config.in_channels
     noise = torch.randn((1, channels, h, w), generator=torch.Generator().manual_seed(seed)).to(model.device)
