@@ -223,10 +223,13 @@ def test_a_folder_with_only_pickled_weights_is_refused(folder):
     [
         (
             {"transformer": ["diffusers", "SD3Transformer2DModel"], "unet": None},
-            "SD 1|Stable Diffusion 1 family",
+            "only Stable Diffusion 1, 2 and XL",
         ),
-        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "Stable Diffusion 1 family"),
-        ({"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}, "Stable Diffusion 1 family"),
+        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "text_encoder_2/ is missing"),
+        (
+            {"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]},
+            "only Stable Diffusion 1, 2 and XL",
+        ),
     ],
 )
 def test_other_families_are_refused_by_their_index(folder, changes, said):

@@ -355,8 +355,8 @@ def test_another_autoencoder_as_the_fp16_fix_is_laid_over(place, model, tmp_path
 @pytest.mark.parametrize(
     ("gone", "said"),
     [
-        ("conditioner.embedders.0", "holds no text encoder .*embedders.0"),
-        ("conditioner.embedders.1", "holds no text encoder .*embedders.1"),
+        ("conditioner.embedders.0", "not both text encoders .*embedders.0"),
+        ("conditioner.embedders.1", "not both text encoders .*embedders.1"),
         (files.XL_OPEN_CLIP + "text_projection", "lacks 1 weights of its text_encoder_2"),
         ("model.diffusion_model.label_emb.0.2", "lacks .* of its unet"),
     ],

@@ -53,12 +53,8 @@ def header(path: Path, name: str) -> tuple[dict[str, tuple[int, ...]], dict[str,
         raise refusal(name, f"is no readable .safetensors file ({error}); download it again") from error
 
 
-def check(path: Path, config, name: str) -> Original:
-    """Check a single file by the names and shapes in its header, and find the configs for it.
-
-    config  a diffusers folder, a hub id or a yaml of the original code; None takes those that come with dragnb
-    """
-    shapes, metadata = header(path, name)
+def _is_sdxl(shapes: dict[str, tuple[int, ...]], name: str) -> bool:
+    """Is a file an SDXL, and no Stable Diffusion 1 or 2? InputError where it is neither, or not whole."""
     first = shapes.get(UNET + "input_blocks.0.0.weight")
     if first is None:
         kinds = "a LoRA, a part of a model, or a transformer (SD 3, Flux, DiT)"
@@ -67,10 +63,21 @@ def check(path: Path, config, name: str) -> Original:
         raise refusal(name, f"reads {first[1]} channels: an inpainting model; use a plain one")
     if any(k.startswith(XL_REFINER) for k in shapes):
         raise sdxl.refuse_refiner(name)
-    xl = UNET + "label_emb.0.0.weight" in shapes
+    xl = any(k.startswith(("conditioner.", UNET + "label_emb.")) for k in shapes)
     for texts in ((XL_TEXT,), (XL_OPEN_CLIP,)) if xl else ((TEXT, OPEN_CLIP),):
         if not any(k.startswith(texts) for k in shapes):
-            raise refusal(name, f"holds no text encoder (no {texts[0]}…); give a whole checkpoint")
+            which = "not both text encoders of an SDXL" if xl else "no text encoder"
+            raise refusal(name, f"holds {which} (no {texts[0]}…); give a whole checkpoint")
+    return xl
+
+
+def check(path: Path, config, name: str) -> Original:
+    """Check a single file by the names and shapes in its header, and find the configs for it.
+
+    config  a diffusers folder, a hub id or a yaml of the original code; None takes those that come with dragnb
+    """
+    shapes, metadata = header(path, name)
+    xl = _is_sdxl(shapes, name)
     marks = _marks(shapes, metadata, path)
     width = shapes.get(UNET + WHERE_WIDTHS_TELL, (0, 0))[1]
     second = width == SD2_WIDTH or any(k.startswith(OPEN_CLIP) for k in shapes)
