@@ -3,11 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from dragnb import config
 from dragnb.config import profile
 from tools.speed import __main__ as bench
-from tools.speed import curves, ours, public
+from tools.speed import curves, memory, ours, public
 
 
 @pytest.fixture
@@ -91,3 +92,37 @@ def test_the_command_writes_a_table_a_record_and_a_chart(
     record = json.loads((tmp_path / "smoke-64x64-cpu.json").read_text())
     assert record["costs"]["public"]["first edit"]["finetune"]["seconds"] > 0
     assert record["hardware"]["threads"] >= 1 and (tmp_path / "smoke-64x64-cpu.png").stat().st_size > 1000
+
+
+def test_memory_is_counted_while_it_lives():
+    with memory.Live() as live:
+        one = torch.empty(256, device="meta")
+        view = one[:10]
+        assert live.now == live.peak == 1024 and len(view) == 10
+        del one, view
+        torch.empty(10, device="meta").add_(1)
+    assert live.peak == 1024 and live.now == 0
+
+
+@pytest.mark.parametrize(("grad", "kept"), [(True, 3), (False, 2)])
+def test_memory_that_a_backward_pass_needs_lives_on(grad, kept):
+    found = {}
+    with memory.Live() as live, torch.set_grad_enabled(grad):
+        x = torch.empty(100, device="meta", requires_grad=grad)
+        with live.measured(found, "both"):
+            y = (x + 1).exp().exp()  # each exponential keeps its own result, the sum nothing
+    assert live.now == kept * 400 and y.requires_grad == grad
+    assert round(found["both"] * memory.GIB) == 3 * 400
+
+
+def test_an_sdxl_edit_fits_16_gib_with_low_memory_and_not_without():
+    """Half precision, 1024 px, profile "reference"; README states these figures."""
+    plain, low = (memory.count("sdxl", profile("reference"), low_memory=low) for low in (False, True))
+    stages = ("encode", "fine-tune", "drag", "denoise", "decode")
+    assert {name: round(plain[name], 1) for name in stages} == {
+        "encode": 10.7, "fine-tune": 37.7, "drag": 16.0, "denoise": 11.1, "decode": 14.0,
+    }  # fmt: skip
+    assert {name: round(low[name], 1) for name in stages} == {
+        "encode": 10.7, "fine-tune": 10.6, "drag": 10.6, "denoise": 10.1, "decode": 12.9,
+    }  # fmt: skip
+    assert round(sum(gib for name, gib in low.items() if name.startswith("weights")), 1) == 9.9
