@@ -27,10 +27,7 @@ import numpy as np
 
 from dragnb.errors import InputError
 
-try:
-    from tools.hard import seeds
-except ImportError:  # from the tests, which see the folder tools
-    from hard import seeds
+from . import seeds
 
 SLOW = 20.0  # seconds that no case may take
 
