@@ -11,7 +11,6 @@ only where their kind is named: `empty lpips`.
 
 import argparse
 import sys
-import time
 from itertools import groupby
 from pathlib import Path
 
@@ -55,18 +54,18 @@ def _shown(root: Path) -> list[str]:
     lines = [f"{root}: {total} of {limit.text_of(limit.allowed())} (${limit.VARIABLE})"]
     for kind, group in groupby(own, key=lambda entry: entry.kind):
         of = list(group)
-        days = (time.time() - min(entry.used for entry in of)) / 86400
+        days = max(entry.age for entry in of) / 86400
         size = limit.text_of(sum(entry.size for entry in of))
         lines.append(f"{kind:<12} {len(of):>6} entries {size:>10}   the oldest last used {days:.0f} days ago")
     return lines
 
 
 def _emptied(root: Path, kinds: list[str], days: float) -> list[str]:
-    own, now = _own(root), time.time()
+    own = _own(root)
     if unknown := sorted(set(kinds) - {entry.kind for entry in own}):
         raise InputError(f"{unknown[0]}: no such kind is in {root}; `show` lists them")
     going = [e for e in own if e.kind in kinds or (not kinds and e.kind not in limit.KEPT)]
-    gone = [entry for entry in going if now - entry.used >= days * 86400 and limit.remove(entry)]
+    gone = [entry for entry in going if entry.age >= days * 86400 and limit.remove(entry)]
     return [f"{root}: {len(gone)} entries removed, {limit.text_of(sum(entry.size for entry in gone))}"]
 
 

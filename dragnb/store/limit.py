@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ class Entry:
     kind: str
     size: int
     used: float
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was last used; 0 where the clock has stepped back since."""
+        return max(0.0, time.time() - self.used)
 
 
 def allowed(value: int | str | None = None) -> int:

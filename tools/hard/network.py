@@ -58,7 +58,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.daemon_threads, self.left, self.reset, self.chunked = True, None, False, False
-        self.content = seeds.pictures()["PNG RGB"]
+        self.content = next(iter(seeds.pictures().values()))
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -92,12 +92,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send(self.server.content, {}, head)
         root = seeds.model_folder()
         if self.path.startswith("/api/"):
-            files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
-            listed = {"id": "a/b", "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
-            return self.send(json.dumps(listed).encode(), {"Content-Type": "application/json"}, head)
+            return self.send(
+                json.dumps(self.listed(root)).encode(), {"Content-Type": "application/json"}, head
+            )
         content = (root / re.sub(r"^/a/b/resolve/\w+/", "", self.path)).read_bytes()
         tag = hashlib.sha256(content).hexdigest()
         self.send(content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, head)
+
+    def listed(self, root: Path) -> dict | list:
+        """The model's files, as newer hubs' libraries ask for them (a tree) and as older ones do (siblings)."""
+        files = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+        if "/tree/" in self.path:
+            hashed = {name: hashlib.sha1(content).hexdigest() for name, content in files.items()}
+            return [
+                {"type": "file", "path": name, "size": len(content), "oid": hashed[name]}
+                for name, content in files.items()
+            ]
+        return {"id": "a/b", "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
 
     def send(self, content: bytes, headers: dict, head: bool) -> None:
         begin = int(match[1]) if (match := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0

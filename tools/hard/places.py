@@ -22,9 +22,6 @@ PLACES = {
     "read-only cache": "export DRAGNB_CACHE={ro}/cache; ",
     "no HOME": "",
     "no HOME, no passwd entry": "mount --bind /dev/null /etc/passwd && ",
-    "no HOME, no passwd entry, read-only temporary folder's parent": (
-        "mount --bind /dev/null /etc/passwd && export TMPDIR={tmp} && "
-    ),
 }
 
 
@@ -47,12 +44,12 @@ def run(share: float, seed: int) -> Iterator[Row]:
 def tried(before: str, row: Row) -> str:
     """The digest that the edit printed; a failure where it ended otherwise, or with a traceback."""
     with tempfile.TemporaryDirectory() as place:
-        read_only, out, tmp = (Path(place) / name for name in ("ro", "out", "tmp"))
-        for folder in (read_only, out, tmp):
+        read_only, out = (Path(place) / name for name in ("ro", "out"))
+        for folder in (read_only, out):
             folder.mkdir()
         mount = f"mount -t tmpfs tmpfs {read_only} && mount -o remount,ro {read_only} && "
         python = f"exec {sys.executable} -m tools.hard.places {out}"
-        script = mount + before.format(ro=read_only, tmp=tmp) + python
+        script = mount + before.format(ro=read_only) + python
         env = {name: text for name, text in os.environ.items() if name not in VARIABLES}
         env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])])
         command = ["unshare", "-m", "sh", "-c", script]

@@ -1,4 +1,4 @@
-"""Names in every script: of drags, folders, files, pictures, prompts, models, samples; what comes back is what went in."""
+"""Names in every script: of drags, folders, files, prompts, models, samples; each comes back as it went in."""
 
 import contextlib
 import io
