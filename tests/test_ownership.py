@@ -68,6 +68,7 @@ SAFE = {"replacing", "replace_folder", "writing", "TemporaryDirectory"}
 # they write into what their callers replace, into a caller's temporary folder, or tell the kernel something
 ELSEWHERE = {"fill", "own_folder", "_download", "_reset_peaks", "_restart", "png"}
 ELSEWHERE |= {"drag_file", "dataset_zip", "lora_file", "model_folder"}  # of the fuzz
+ELSEWHERE |= {"fresh"}  # of the campaigns, into a temporary folder
 
 
 def writers(tree):

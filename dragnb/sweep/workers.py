@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from dragnb import sd
 from dragnb.errors import InputError
+from dragnb.processes import end_with_parent
 from dragnb.sweep.trial import Plan, Unit, failure, trials
 
 STRIKES = 2  # workers that a trial may cost
@@ -112,7 +113,7 @@ def _vanished(plan: Plan, worker: _Worker, queue: deque, strikes: Counter) -> It
         if strikes[worker.number] == STRIKES:
             raise InputError(
                 "workers cannot start; is there memory for so many? Settings and score must be defined in modules that "
-                "a new process can import"
+                "a new process can import, and a script that calls this must do so below `if __name__ == '__main__':`"
             )
     if worker.left:
         trial = worker.unit.sample.name, worker.left[0]
@@ -134,14 +135,9 @@ def _begin(plan: Plan, number: int) -> None:
     global _plan
     _plan = plan
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _load() -> None:

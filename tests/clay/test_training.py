@@ -1,5 +1,6 @@
 """Training the bundled model: exact resume, a folder plain diffusers reads, fresh pictures, and what is shipped."""
 
+import errno
 import io
 import json
 import os
@@ -17,12 +18,12 @@ import pytest
 import torch
 
 from dragnb import sd
-from dragnb.clay.training import gpu, loop, measure
+from dragnb.clay.training import data, gpu, loop, measure
 from dragnb.clay.training.__main__ import changed, main
 from dragnb.clay.training.data import RECIPES
 from dragnb.clay.training.optimizers import Optimizers
 from dragnb.clay.training.parts import SIZES, build, build_tokenizer, build_vae, grown
-from dragnb.errors import InputError
+from dragnb.errors import InputError, WriteError
 
 SMOKE = RECIPES["smoke"]
 SHIPPED = Path(__file__).parents[2] / "data" / "models" / "clay"
@@ -292,3 +293,26 @@ def test_the_shipped_autoencoder_keeps_held_out_pictures():
     mean = {name: np.mean([figure[name] for figure in figures]) for name in ("whole", "figure", "backdrop")}
     assert mean["whole"] == pytest.approx(found, abs=1.5)
     assert mean["figure"] < mean["whole"] < mean["backdrop"], "the backdrop is nearly flat"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills processes as Linux has it")
+def test_a_killed_drawing_of_pictures_leaves_no_process(tmp_path):
+    from hard.campaign import Child
+
+    child = Child(data.draw_set, tmp_path / "pictures.npy", 2000, log=tmp_path / "log")
+    deadline = time.monotonic() + 120
+    while not child.group() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert child.kill_after(0.5) and not child.left_behind() and not (tmp_path / "pictures.npy").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot say that a disk is full")
+def test_pictures_for_which_there_is_no_room_are_refused_before_one_is_drawn(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(WriteError, match=r"pictures.npy cannot be written \(No space left on device\)"):
+        data.draw_set(tmp_path / "pictures.npy", 3)
+    assert not list(tmp_path.iterdir())

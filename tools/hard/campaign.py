@@ -95,13 +95,14 @@ class Child:
     def left_behind(self) -> list[str]:
         """Processes that it began and that do not end by themselves; they are ended here."""
         end = time.monotonic() + GONE
-        while (found := self._group()) and time.monotonic() < end:
+        while (found := self.group()) and time.monotonic() < end:
             time.sleep(0.1)
         names = [f"{process.pid} {' '.join(process.cmdline()[:4])}" for process in found]
         self.kill_group()
         return names
 
-    def _group(self) -> list[psutil.Process]:
+    def group(self) -> list[psutil.Process]:
+        """The processes that it began, and theirs."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
@@ -111,7 +112,7 @@ class Child:
         return found
 
     def kill_group(self) -> None:
-        for process in self._group():
+        for process in self.group():
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
         self.process.kill()

@@ -16,6 +16,7 @@ import torch
 from joblib import cpu_count
 
 from dragnb.clay.scene import VERSION, sample
+from dragnb.processes import end_with_parent
 from dragnb.store import replacing
 
 HELDOUT_SEED = 800_000  # seeds from here on are never trained on
@@ -70,6 +71,18 @@ def _draw(path, shape, start, stop, world):
     return stop - start
 
 
+def _take_room(path):
+    """Have the disk give all of a sparse file's room: where it is full it says so here, and later by SIGBUS."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+
+
+def _pool(workers=None):
+    """Processes to draw in, as many as said or as there are cores."""
+    return ProcessPoolExecutor(workers or os.cpu_count(), initializer=end_with_parent)
+
+
 def draw_set(path, count, world=VERSION, size=256, workers=None, progress=lambda done, total: None):
     """The pictures of seeds 0 to count - 1 as a (count, size, size, 3) uint8 memory map at `path`.
 
@@ -78,8 +91,9 @@ def draw_set(path, count, world=VERSION, size=256, workers=None, progress=lambda
     path, shape = Path(path), (count, size, size, 3)
     if path.exists() and np.load(path, mmap_mode="r").shape == shape:
         return np.load(path, mmap_mode="r")
-    with replacing(path) as partial, ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with replacing(path) as partial, _pool(workers) as pool:
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
+        _take_room(partial)
         starts = range(0, count, _CHUNK)
         jobs = [pool.submit(_draw, partial, shape, a, min(a + _CHUNK, count), world) for a in starts]
         for k, job in enumerate(jobs):
@@ -185,6 +199,7 @@ def _maps(folder, count, mode):
 
 
 def _go_on_drawing(folder, count, world, done, k):
+    end_with_parent()
     pictures, captions = _maps(folder, count, "r+")
     for seed in range(k, count, len(done)):
         scene = sample(seed, version=world)
