@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 LONGEST = 160  # characters of a value, or of a library's reason, in a message
 
@@ -55,11 +55,40 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+# by the name of the error's kind, which need not be imported; {} stands for what it says itself
+REASONS = {
+    "JSONDecodeError": "no JSON: {}",
+    "EOFError": "it ends too early",
+    "IncompleteRead": "it ends too early: {}",
+    "RecursionError": "it is nested too deeply",
+    "MemoryError": "it needs more memory than there is",
+    "BadStatusLine": "the answer is no web server's: {}",
+    **dict.fromkeys(
+        ("AttributeError", "TypeError", "KeyError", "IndexError"), "it holds a value of another kind: {}"
+    ),
+}
+
+
+def reason_of(error: Exception) -> str:
+    """A library's error as the reason in a message: in one line, never empty."""
+    try:
+        if isinstance(error, UnicodeDecodeError):
+            return f"it is no text in {error.encoding.upper()}, from byte {error.start} on"
+        text = one_line(getattr(error, "strerror", None) or error)
+    except Exception:  # an error that cannot say what it is
+        text = ""
+    kind = type(error).__name__
+    return REASONS.get(kind, "{}").format(text).removesuffix(": ") or kind
+
+
 @contextlib.contextmanager
-def boundary(problem: str, remedy: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def boundary(
+    problem: str, remedy: str | Callable[[Exception], str], passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Make one InputError, "problem (reason); remedy", of whatever a library throws at what came from outside.
 
     problem  names the field and the value, as "mask: cat.png cannot be read"
+    remedy   what to do, or what says it of the error
     passing  kinds of error that the caller knows better
 
     Libraries promise no kinds: a damaged file has raised TypeError, OverflowError, RuntimeError, LZMAError,
@@ -70,22 +99,22 @@ def boundary(problem: str, remedy: str, passing: tuple[type[Exception], ...] = (
     except (InputError, *passing):
         raise
     except Exception as error:
-        try:
-            reason = one_line(getattr(error, "strerror", None) or error)
-        except Exception:  # an error that cannot say what it is
-            reason = ""
-        raise InputError(f"{_printable(problem)} ({reason or type(error).__name__}); {remedy}") from error
+        wanted = remedy if isinstance(remedy, str) else remedy(error)
+        raise InputError(f"{_printable(problem)} ({reason_of(error)}); {wanted}") from error
 
 
-def bounded(field: str, remedy: str):
-    """Decorate a function whose first argument names something from outside: all its errors are a `boundary`'s."""
+def bounded(field: str, remedy: str | Callable[[object, Exception], str]):
+    """Decorate a function whose first argument names something from outside: all its errors are a `boundary`'s.
+
+    remedy  what to do, or what says it of what was given and the error
+    """
 
     def decorate(function):
         @functools.wraps(function)
         def inside(*args, **options):
             given = args[0] if args else next(iter(options.values()), None)
             problem = f"{field} = {short(str(getattr(given, 'name', given)))} cannot be read"
-            with boundary(problem, remedy):
+            with boundary(problem, remedy if isinstance(remedy, str) else functools.partial(remedy, given)):
                 return function(*args, **options)
 
         return inside

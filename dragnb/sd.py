@@ -22,9 +22,8 @@ from typing import Any
 import joblib
 import torch
 
-from dragnb import checkpoints, ddim
+from dragnb import checkpoints, ddim, doubts
 from dragnb.errors import InputError, bounded, did_you_mean
-from dragnb.task import prompt_doubts
 
 FP16_GRAD_SCALE = 1024.0  # a power of two: exact, and lifts gradients of a mean above fp16's smallest numbers
 UP_BLOCKS = 4  # of Stable Diffusion 1 and 2, by which the paper counts
@@ -149,7 +148,7 @@ _loaded: OrderedDict[tuple, Model] = OrderedDict()
 _loading = threading.Lock()
 
 
-@bounded("model", "download it again")
+@bounded("model", checkpoints.remedy)
 def load(model: str | Model | Wanted = "clay", **loading) -> Model:
     """Load a Stable Diffusion 1, 2 or XL once per process; the same request gives the same object again.
 
@@ -325,7 +324,7 @@ def embed(model: Model, prompt: str) -> torch.Tensor:
 
     Longer prompts are cut at 77 tokens, with a warning.
     """
-    for doubt in prompt_doubts(prompt, model.tokenizer):
+    for doubt in doubts.on_prompt(prompt, model.tokenizer):
         warnings.warn(doubt, stacklevel=2)
     length = model.text_encoder.config.max_position_embeddings
     how = dict(padding="max_length", truncation=True, max_length=length, return_tensors="pt")

@@ -12,16 +12,15 @@ import io
 import json
 import math
 import os
-import re
 import zipfile
 from dataclasses import dataclass
-from itertools import combinations
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from dragnb import doubts
 from dragnb.errors import InputError, boundary, did_you_mean, short
 from dragnb.inputs import archives
 from dragnb.inputs.pictures import check_mask, read_image, read_mask, require_size
@@ -32,10 +31,6 @@ SCHEMA = 1
 ELSEWHERE = "save the task elsewhere"
 TASK_JSON, TASK_IMAGE, TASK_MASK = MEMBERS = ("task.json", "image.png", "mask.png")
 FIELDS = ("schema", "size", "pairs", "prompt", "name")
-PROMPT_TOKENS = 75  # of CLIP's 77, which begin and end a prompt
-PIECES = re.compile(r"[^\W\d_]|\d|[^\w\s]+|_+")
-ALMOST_FULL, ALMOST_EMPTY = 0.95, 0.001  # parts of the picture that a mask frees and that are asked about
-SAME = 1.0  # pixels: handles that are nearer than this are one
 CHUNK = b"drAG"  # ancillary, private, and not to be copied by a program that changes the picture
 RECORD = "dragnb"  # the PNG's text with the record, as json
 
@@ -88,19 +83,11 @@ class DragTask:
         return self.mask is None or not self.mask.any()
 
     def warnings(self) -> list[str]:
-        """What is allowed but may not be meant, a sentence each; empty when all is well."""
-        said = []
-        if self.free:
-            said.append("the mask is empty: the whole picture is free to change")
-        else:
-            if self.mask.all():
-                said.append("the mask is full: nothing is held in place")
-            x, y = np.floor(self.handles + 0.5).astype(int).T
-            for k in np.flatnonzero(~self.mask[y, x]):
-                where = f"pairs[{k}].handle = {_point(self.handles[k])}"
-                said.append(f"{where} lies outside the mask: it is held in place")
-            said += mask_doubts(self.mask, self.mask[y, x])
-        return said + prompt_doubts(self.prompt) + path_doubts(self.handles, self.targets)
+        """What is allowed but may not be meant, a sentence each; empty when all is well (`doubts.of_drag`).
+
+        The picker says the same while one picks, and more where it knows settings and model.
+        """
+        return doubts.of_drag(self.handles, self.targets, self.mask, self.prompt)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "DragTask":
@@ -154,71 +141,6 @@ class DragTask:
         text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         files = {TASK_JSON: text.encode(), TASK_IMAGE: _png(self.image)}
         return files if self.mask is None else files | {TASK_MASK: _png(self.mask.astype(np.uint8) * 255)}
-
-
-def mask_doubts(mask: np.ndarray, freed: np.ndarray) -> list[str]:
-    """Is this mask, bool (h, w), the one that is meant? A sentence each for one that is inverted, or of another drag.
-
-    freed  bool (n,), whether it frees each of the handles
-    """
-    share, doubts = mask.mean(), []
-    if len(freed) and not freed.any() and mask.any():
-        doubts.append("no handle lies inside the mask: is it inverted, or of another drag? White may change")
-    if ALMOST_FULL <= share < 1:
-        doubts.append(f"the mask frees {share:.1%} of the picture: is it inverted? White may change")
-    if 0 < share < ALMOST_EMPTY:
-        doubts.append(
-            f"the mask frees {mask.sum()} pixels of the picture alone: is it the one that is meant?"
-        )
-    return doubts
-
-
-def prompt_doubts(prompt: str, tokenizer=None) -> list[str]:
-    """A sentence where a prompt is longer than the model reads, by its tokenizer's own count where one is given.
-
-    Without one it is estimated: a token a word of eight letters, a digit, a run of signs, or a letter of a script that
-    is not Latin.
-    """
-    tokens = _estimate(prompt) if tokenizer is None else len(tokenizer(prompt).input_ids) - 2
-    if tokens <= PROMPT_TOKENS:
-        return []
-    about = "about " if tokenizer is None else ""
-    return [
-        f"the prompt has {about}{tokens} tokens; the model reads {PROMPT_TOKENS}, and the rest is cut off"
-    ]
-
-
-def _estimate(prompt: str) -> int:
-    latin = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
-    words = sum(-(-len(word) // 8) for word in latin.findall(prompt))
-    return words + len(PIECES.findall(latin.sub(" ", prompt)))
-
-
-def path_doubts(handles: np.ndarray, targets: np.ndarray) -> list[str]:
-    """Sentences on pairs, (n, 2), that cannot both be had: one handle twice, or paths that cross; numbered from 1.
-
-    The picker says them while one picks, and `DragTask.warnings` later.
-    """
-    pairs = [*combinations(enumerate(zip(handles, targets, strict=True), 1), 2)]
-    twice = [
-        f"pairs {j} and {k} drag one handle to two targets: it cannot go both ways; delete one of them"
-        for (j, (a, b)), (k, (c, d)) in pairs
-        if np.abs(a - c).max() < SAME and np.abs(b - d).max() >= SAME
-    ]
-    return twice + [
-        f"the paths of pairs {j} and {k} cross: what meets there cannot go both ways"
-        for (j, one), (k, other) in pairs
-        if _cross(*one, *other)
-    ]
-
-
-def _cross(a, b, c, d) -> bool:
-    """Do the segments a-b and c-d cross properly, and not just touch?"""
-
-    def side(p, q, r):
-        return np.sign((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
-
-    return bool(side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0)
 
 
 def pair_up(points) -> tuple[np.ndarray, np.ndarray]:
@@ -339,7 +261,9 @@ def _read_files(path: Path) -> dict[str, bytes]:
         try:
             files = disk.read_folder(path, MEMBERS)
         except OSError as error:
-            raise InputError(f"task: {path} cannot be read ({error})") from error
+            raise InputError(
+                f"task: {path} cannot be read ({error.strerror}); check its permissions"
+            ) from error
     elif path.exists():
         files = _unpacked(path)
     else:
@@ -403,12 +327,12 @@ def _write_folder(path: Path, task: DragTask) -> None:
     disk.recover(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; a task is saved to a folder or to a name that ends in .zip")
-    if path.is_dir() and any(path.iterdir()) and not _is_drag_folder(path):
+    if path.is_dir() and not _is_drag_folder(path):
         raise InputError(f"{path} is a folder with other things in it; save the task to a new one")
-    files = task._files()
+    files, before = task._files(), disk.read_folder(path, MEMBERS) if path.is_dir() else {}
     for name, pixels in ((TASK_IMAGE, task.image), (TASK_MASK, task.mask)):
-        if pixels is not None and _shows(path / name, pixels):
-            files[name] = (path / name).read_bytes()
+        if name in before and pixels is not None and _shows(before[name], pixels):
+            files[name] = before[name]
 
     def fill(folder: Path) -> None:
         for name, content in files.items():
@@ -418,12 +342,16 @@ def _write_folder(path: Path, task: DragTask) -> None:
 
 
 def _is_drag_folder(path: Path) -> bool:
+    """Is a folder empty, or a drag file? Another may be replacing it just now."""
     try:
-        return bool(parse_task_json((path / TASK_JSON).read_bytes()))
+        found = disk.read_folder(path, (TASK_JSON,))
+        empty = not found and not any(path.iterdir())
     except FileNotFoundError:
-        return False
+        return True
     except OSError as error:
         raise InputError(f"{path / TASK_JSON} cannot be read ({error.strerror}); {ELSEWHERE}") from error
+    try:
+        return empty or bool(found and parse_task_json(found[TASK_JSON]))
     except InputError:
         return False
 
@@ -436,12 +364,12 @@ def is_drag_zip(path: Path) -> bool:
         return set(names) <= set(MEMBERS) and bool(parse_task_json(archive.read(found)))
 
 
-def _shows(path: Path, pixels: np.ndarray) -> bool:
-    """Does the picture, or the mask, in a file show exactly these pixels?"""
+def _shows(content: bytes, pixels: np.ndarray) -> bool:
+    """Does the content of a picture's file, or of a mask's, show exactly these pixels?"""
     try:
         if pixels.dtype == bool:
-            return np.array_equal(read_mask(path, pixels.shape[::-1]), pixels)
-        return np.array_equal(read_image(path), pixels)
+            return np.array_equal(read_mask(io.BytesIO(content), pixels.shape[::-1]), pixels)
+        return np.array_equal(read_image(io.BytesIO(content)), pixels)
     except InputError:
         return False
 

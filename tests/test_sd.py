@@ -260,10 +260,10 @@ def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path, folder):
         sd.load(str(folder))
 
 
-def test_torn_weights_are_an_error_that_says_download_again(folder):
+def test_torn_weights_are_named_and_to_be_downloaded_again(folder):
     weights = next((folder / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match="download it again"):
+    with pytest.raises(InputError, match="safetensors is damaged: get the model again: download it"):
         sd.load(str(folder), device="cpu")
 
 

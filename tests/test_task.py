@@ -222,16 +222,16 @@ def test_an_empty_mask_means_the_whole_picture_is_free_and_says_so(mask):
     task = a_task(mask=mask)
 
     assert task.free
-    assert task.warnings() == ["the mask is empty: the whole picture is free to change"]
+    assert task.warnings() == ["no mask: the whole picture may change; paint what may, and the rest is held"]
 
 
 @pytest.mark.parametrize(
     ("changes", "warning"),
     [
-        ({"mask": np.ones((H, W), bool)}, "the mask is full: nothing is held in place"),
+        ({"mask": np.ones((H, W), bool)}, "the mask covers everything: nothing is held in place"),
         (
             {"handles": [[10, 12], [1, 29]]},
-            "pairs[1].handle = [1, 29] lies outside the mask: it is held in place",
+            "pair 2: its handle lies outside the mask, so it is held in place",
         ),
         (
             {"prompt": "cat " * 500},
@@ -255,7 +255,7 @@ def test_what_may_not_be_meant_is_a_warning(changes, warning):
         (
             np.arange(H * W).reshape(H, W) == 6 * W + 6,
             [[6, 6]],
-            "the mask frees 1 pixels of the picture alone",
+            "the mask frees one pixel of the picture alone",
         ),
     ],
 )
@@ -304,7 +304,7 @@ def test_a_wrong_field_of_the_json_is_named(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{oops", r"cannot be read \(Expecting"), ("[1]", "holds a list")]
+    ("text", "message"), [("{oops", r"cannot be read \(no JSON: Expecting"), ("[1]", "holds a list")]
 )
 def test_a_json_that_is_none_is_named(tmp_path, text, message):
     folder = saved(tmp_path)

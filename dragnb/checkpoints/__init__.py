@@ -2,8 +2,8 @@
 
 `places` finds a model (names, folders, files, the hub); `folders` and `files` check the two layouts;
 `originals` converts single files; `sdxl` is what that family has of its own; `adapters` reads LoRA files;
-`scheduler` takes the noise schedule from a config; `hashes` says what computes; `source` is a model as it was
-asked for.
+`scheduler` takes the noise schedule from a config; `hashes` says what computes; `remedies` what to do about a model
+that cannot be read; `source` is a model as it was asked for.
 """
 
 from dragnb.checkpoints.hashes import fingerprint
@@ -20,6 +20,7 @@ from dragnb.checkpoints.places import (
     side,
     side_of,
 )
+from dragnb.checkpoints.remedies import remedy
 from dragnb.checkpoints.scheduler import abar
 from dragnb.checkpoints.sdxl import inputs as sdxl_inputs
 from dragnb.checkpoints.sdxl import is_sdxl
@@ -41,6 +42,7 @@ __all__ = [
     "quiet",
     "read_json",
     "read_parts",
+    "remedy",
     "resolve",
     "sdxl_inputs",
     "side",

@@ -13,7 +13,8 @@ import warnings
 
 import torch
 
-from dragnb.errors import InputError, bounded
+from dragnb.checkpoints import remedies
+from dragnb.errors import InputError, bounded, reason_of, short
 
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 PREFIX = "unet."
@@ -51,7 +52,10 @@ def add(unet: torch.nn.Module, deltas: dict[str, torch.Tensor]) -> None:
         param.copy_(param.float() + delta.to(param.device))
 
 
-@bounded("LoRA", "make it again with `lora.save`")
+AGAIN = "get the file again: download it, or make it with `lora.save`"
+
+
+@bounded("LoRA", lambda path, error: remedies.of_file(error, AGAIN))
 def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """Read the U-Net's part of a LoRA file that `save`, diffusers, peft or kohya wrote.
 
@@ -92,10 +96,13 @@ def _read(path) -> tuple[dict[str, torch.Tensor], dict]:
             state = {WRAPPED.sub(PREFIX, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY) or "{}")
     except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"LoRA: {path} cannot be read ({error}); make it again with `lora.save`") from error
+        remedy = remedies.of_file(error, AGAIN)
+        raise InputError(f"LoRA: {path} cannot be read ({reason_of(error)}); {remedy}") from error
     if not any(name.startswith((PREFIX, "lora_unet_")) for name in state):
         names = f"{PREFIX}….lora.down.weight"
         raise InputError(f"LoRA: {path} holds no U-Net weights named {names}; it is another kind of file")
+    if not isinstance(header, dict):
+        raise InputError(f"LoRA: {path}: its header holds no settings by name, but {short(header)}; {AGAIN}")
     header = {name.removeprefix(PREFIX): value for name, value in header.items()}
     if kinds := [name for name, value in header.items() if name.startswith("use_") and value]:
         raise InputError(f"LoRA: {path} was made with {kinds[0]}; only plain LoRA, up @ down, can be merged")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dragnb.checkpoints import scheduler, sdxl
+from dragnb.checkpoints import remedies, scheduler, sdxl
 from dragnb.checkpoints.folders import check_unet
 from dragnb.checkpoints.places import CONFIG_FILES, download, hub_id, read_json, refusal
 from dragnb.errors import InputError
@@ -50,7 +50,8 @@ def header(path: Path, name: str) -> tuple[dict[str, tuple[int, ...]], dict[str,
             shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
             return shapes, file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise refusal(name, f"is no readable .safetensors file ({error}); download it again") from error
+        why = f"is no readable .safetensors file ({error})"
+        raise refusal(name, f"{why}; {remedies.of_file(error)}") from error
 
 
 def _is_sdxl(shapes: dict[str, tuple[int, ...]], name: str) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from dragnb.checkpoints import scheduler, sdxl
+from dragnb.checkpoints import remedies, scheduler, sdxl
 from dragnb.checkpoints.places import CONVERT, PARTS, PICKLES, SECOND_ENCODER, read_json, refusal
+from dragnb.checkpoints.remedies import AGAIN
 from dragnb.errors import InputError
 
 SHARD = r"-\d{5}-of-\d{5}"
@@ -40,7 +41,7 @@ def check(path: Path, name: str, half: bool) -> None:
         raise refusal(name, f"is a {kind}; only Stable Diffusion 1, 2 and XL (U-Net, CLIP) are served")
     for part in (*needed, SECOND_ENCODER, "tokenizer_2") if SECOND_ENCODER in listed else needed:
         if not (path / part).is_dir():
-            raise refusal(name, f"is not whole: the part {part}/ is missing; download the model again")
+            raise refusal(name, f"is not whole: the part {part}/ is missing; {AGAIN}")
     unet = read_json(path / "unet" / "config.json")
     check_unet(unet, name)
     if sdxl.is_sdxl(unet) != (SECOND_ENCODER in listed):
@@ -91,7 +92,7 @@ def weight_files(folder: Path, half: bool, name: str) -> list[Path]:
     chosen = variant(folder, half)
     if chosen is None:
         pickled = any(f.suffix in PICKLES for f in folder.iterdir())
-        remedy = f"only has pickled weights: {CONVERT}" if pickled else "has none; download it again"
+        remedy = f"only has pickled weights: {CONVERT}" if pickled else f"has none; {AGAIN}"
         raise refusal(name, f"has no .safetensors weights: {folder.name}/ {remedy}")
     matches = ((f, WEIGHTS.fullmatch(f.name)) for f in sorted(folder.iterdir()))
     files = [f for f, m in matches if m and (m["variant"] or "") == chosen]
@@ -100,9 +101,7 @@ def weight_files(folder: Path, half: bool, name: str) -> list[Path]:
         return whole
     many = int(re.search(r"-of-(\d{5})", files[0].name)[1])
     if len(files) != many:
-        raise refusal(
-            name, f"is not whole: {folder.name}/ has {len(files)} of {many} shards; download it again"
-        )
+        raise refusal(name, f"is not whole: {folder.name}/ has {len(files)} of {many} shards; {AGAIN}")
     return files
 
 
@@ -175,7 +174,9 @@ def read_part(kind, root: Path, part: str, dtype: torch.dtype, name: str, half: 
     module, info = loaded
     complain(info.get("missing_keys"), info.get("mismatched_keys"), info.get("unexpected_keys"), part, name)
     if errors := info.get("error_msgs"):
-        raise refusal(name, f"cannot be read: {part}: {next(iter(errors))}; download it again")
+        raise refusal(
+            name, f"cannot be read: {part}: {next(iter(errors))}; {remedies.remedy(root, RuntimeError())}"
+        )
     return module
 
 
@@ -188,9 +189,7 @@ def complain(missing, mismatched, unexpected, part: str, name: str) -> None:
     missing = sorted(map(str, missing or ()))
     if missing:
         some = f"lacks {len(missing)} weights of its {part}, as {missing[0]}"
-        raise refusal(
-            name, f"{some}; they would be filled with noise: download it again, or give another model"
-        )
+        raise refusal(name, f"{some}; they would be filled with noise: {AGAIN}, or give another one")
     if unread := sorted(str(u) for u in unexpected or () if not UNREAD.search(str(u))):
         some = f"{len(unread)} weights of its {part} are read by nothing here, as {unread[0]}"
         warnings.warn(f"model = {name!r}: {some}", stacklevel=2)
@@ -202,15 +201,17 @@ def read_tokenizer(folder: Path, text_encoder, name: str):
 
     if not ((folder / "vocab.json").is_file() or (folder / "tokenizer.json").is_file()):
         fault = f"has no words: {folder.name}/ holds neither vocab.json nor tokenizer.json"
-        raise refusal(name, f"{fault}; download it again")
+        raise refusal(name, f"{fault}; {AGAIN}")
     tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     words = [tuple(tokenizer(word).input_ids) for word in ("a", "b", "c")]
     if len(set(words)) < len(words):
         raise refusal(
-            name, "has a tokenizer that tells no words apart: vocab.json, merges.txt are empty or damaged"
+            name,
+            "has a tokenizer that tells no words apart: vocab.json, merges.txt are empty or damaged; "
+            + AGAIN,
         )
     known = text_encoder.config.vocab_size
     if len(tokenizer) > known:
         fault = f"has a tokenizer of {len(tokenizer)} words for a text encoder of {known}"
-        raise refusal(name, f"{fault}: they belong to two models; download it again")
+        raise refusal(name, f"{fault}: they belong to two models; {AGAIN}")
     return tokenizer

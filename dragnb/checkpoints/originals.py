@@ -22,6 +22,7 @@ from dragnb.checkpoints.files import (
 )
 from dragnb.checkpoints.folders import UNREAD, complain, read_autoencoder, read_tokenizer, zeros
 from dragnb.checkpoints.places import HUB_NAMES, SECOND_ENCODER, HubId, download, read_json, refusal
+from dragnb.checkpoints.remedies import AGAIN
 from dragnb.errors import InputError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -78,7 +79,7 @@ def _converted(convert: Callable, state: dict, settings: dict, part: str, name: 
     try:
         return convert(state, settings)
     except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise refusal(name, f"lacks weights of its {part} ({error!r}); download it again") from error
+        raise refusal(name, f"lacks weights of its {part} ({error!r}); {AGAIN}") from error
 
 
 def _filled(make: Callable, state: dict, dtype: torch.dtype, part: str, name: str) -> torch.nn.Module:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dragnb.errors import InputError, did_you_mean
+from dragnb.checkpoints import remedies
+from dragnb.errors import InputError, boundary, did_you_mean
 
 PARTS = ("unet", "vae", "text_encoder")
 SECOND_ENCODER = "text_encoder_2"  # of an SDXL
@@ -171,8 +172,7 @@ def download(hub: HubId, patterns: Iterable[str], name: str, ignored: Iterable[s
         if (found := _cached(hub)) is not None:
             return found
         why = f"is not in the local cache and cannot be downloaded ({type(error).__name__})"
-        remedy = "connect to the network, or use model='clay' or a local folder"
-        raise refusal(name, f"{why}; {remedy}") from error
+        raise refusal(name, f"{why}; {remedies.of_download(error)}") from error
 
 
 def _cached(hub: HubId) -> Path | None:
@@ -218,10 +218,8 @@ def pixels_per_cell(config: Mapping) -> int:
 
 def read_json(path: Path) -> dict:
     """A JSON file as a dict; InputError when it is no JSON."""
-    try:
+    with boundary(f"model: {path} cannot be read", remedies.of_file):
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model: {path} is no readable JSON ({error}); download the model again") from error
     if not isinstance(found, dict):
-        raise InputError(f"model: {path} holds no settings by name; download the model again")
+        raise InputError(f"model: {path} holds no settings by name; {remedies.AGAIN}")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from dragnb.checkpoints import adapters, files, folders, hashes, originals, sdxl
+from dragnb.checkpoints import adapters, files, folders, hashes, originals, remedies, sdxl
 from dragnb.checkpoints.places import ALL_PARTS, download, find, from_hub, hub_id, read_json, refusal
-from dragnb.errors import InputError
+from dragnb.errors import InputError, boundary
 
 
 @dataclass(frozen=True)
@@ -122,19 +123,14 @@ def _vae(vae) -> Path | None:
 
 def read_parts(source: Source, dtype: torch.dtype):
     """(unet, vae, text_encoder, tokenizer, scheduler) of a checked source, on the CPU, with what is laid over."""
-    from safetensors import SafetensorError
-
-    try:
+    problem, passing = f"model: {source.path} cannot be loaded", (torch.OutOfMemoryError, MemoryError)
+    with boundary(problem, functools.partial(remedies.remedy, source), passing):
         parts = _read(source, dtype)
         if source.lora:
             adapters.add(parts[0], adapters.deltas(parts[0], adapters.load(source.lora)))
         if source.clip_skip:
             _skip(parts[2], source.clip_skip)
         return parts
-    except (torch.OutOfMemoryError, InputError):
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        raise InputError(f"model: {source.path} cannot be loaded ({error}); download it again") from error
 
 
 def _read(source: Source, dtype: torch.dtype):

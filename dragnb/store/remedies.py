@@ -52,11 +52,12 @@ REMEDIES = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOLCK: "this disk has no locks; give a folder on a local disk",
 }
+FULL = {errno.ENOSPC, errno.EDQUOT}
+DISK = FULL | {errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 REMEDIES |= dict.fromkeys((errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP), REMEDIES[errno.ENOLCK])
 
 
 def remedy(error: OSError, elsewhere: str = ELSEWHERE) -> str:
     """What to do about an error of the system's, by its kind."""
-    return REMEDIES.get(error.errno, "{}, or make room" if error.errno == errno.ENOSPC else "{}").format(
-        elsewhere
-    )
+    room = "{}, or make room" if error.errno in FULL else "{}"
+    return REMEDIES.get(error.errno, room).format(elsewhere)

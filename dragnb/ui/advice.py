@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dragnb import sd
+from dragnb import doubts, sd
 from dragnb.config import Settings
 from dragnb.geometry import Frame
-from dragnb.task import mask_doubts, path_doubts, prompt_doubts
 from dragnb.ui.picks import Picks
 
 # of clay's renderings 0.87 to 0.95 of the pixels are smooth by this step, in grey levels
@@ -17,7 +16,7 @@ CLOSE_LOOK = 1024
 
 
 def notes(picks: Picks, settings: Settings | None = None, side: int | None = None, model=None) -> list[str]:
-    """Sentences on the picks as they are, empty when all is well; pairs are numbered from 1.
+    """Sentences on the picks as they are, empty when all is well: those of `doubts.of_drag`, and more.
 
     settings  of the run, for how far it can reach
     side      the model's picture size in pixels, for what is lost by resizing; without it both are left out
@@ -25,8 +24,8 @@ def notes(picks: Picks, settings: Settings | None = None, side: int | None = Non
               loaded knows how much of the prompt is read, which is estimated otherwise
     """
     ends = np.array(picks.points[: len(picks.points) // 2 * 2], float).reshape(-1, 2, 2)
-    sentences = _on_model(picks.image, model) + _on_prompt(picks.prompt, sd.tokenizer_of(model))
-    sentences += _on_mask(picks) + _on_paths(ends)
+    known = doubts.of_drag(ends[:, 0], ends[:, 1], picks.mask, picks.prompt, sd.tokenizer_of(model))
+    sentences = _on_model(picks.image, model) + known
     if picks.waiting:
         sentences.append(f"pair {len(ends) + 1} has no target yet")
     if side is not None:
@@ -53,33 +52,6 @@ def _smooth_part(image: np.ndarray) -> float:
         return 1.0
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     return float((np.abs(grey[1:-1, 1:-1] - around / 4) < STEP).mean())
-
-
-def _on_prompt(prompt: str, tokenizer) -> list[str]:
-    if not prompt.strip():
-        return ["no prompt: say what the picture shows, or the model may take it for something else"]
-    return prompt_doubts(prompt, tokenizer)
-
-
-def _on_mask(picks: Picks) -> list[str]:
-    if not picks.mask.any():
-        return ["no mask: the whole picture may change; paint what may, and the rest is held"]
-    if picks.mask.all():
-        return ["the mask covers everything: nothing is held in place"]
-    handles = [picks.snap(x, y) for x, y in picks.points[::2]]
-    freed = np.array([picks.mask[int(y), int(x)] for x, y in handles], bool)
-    held = [
-        f"pair {k + 1}: its handle lies outside the mask, so it is held in place"
-        for k in np.flatnonzero(~freed)
-    ]
-    return held + mask_doubts(picks.mask, freed)
-
-
-def _on_paths(ends: np.ndarray) -> list[str]:
-    empty = [k for k, (handle, target) in enumerate(ends, 1) if (handle == target).all()]
-    return [f"pair {k} has no length: its target lies on its handle" for k in empty] + path_doubts(
-        ends[:, 0], ends[:, 1]
-    )
 
 
 def _on_reach(ends: np.ndarray, frame: Frame, settings: Settings) -> list[str]:

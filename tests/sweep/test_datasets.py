@@ -203,7 +203,7 @@ def test_a_sample_of_only_such_pairs_is_kept_and_its_task_refused(tmp_path):
         ),
         (
             published() | {"drag_instruction.json": b"{"},
-            "drag_instruction.json cannot be read (Expecting property name enclosed in double quotes: "
+            "drag_instruction.json cannot be read (no JSON: Expecting property name enclosed in double quotes: "
             "line 1 column 2 (char 1)); give a JSON file in UTF-8; meta_data.pkl counts",
         ),
     ],
@@ -253,7 +253,7 @@ def test_a_sample_under_two_names_is_noted_at_the_second(tmp_path):
         (instructed(points=POINTS[:3]), "points: 3 points are an odd number; every handle needs its target"),
         (instructed(prompt=["a cat"]), "drag_instruction.json: prompt = ['a cat'] is not text"),
         (instructed(size=7) | {"mask.png": None}, "mask.png is missing"),
-        (instructed() | {"drag_instruction.json": b"[" * 100_000}, "drag_instruction.json cannot be read (maximum"),
+        (instructed() | {"drag_instruction.json": b"[" * 100_000}, "drag_instruction.json cannot be read (it is nested too deeply"),
         (instructed() | {"drag_instruction.json": b"{}"}, "drag_instruction.json: points are missing"),
         (published() | {"meta_data.pkl": b""}, "meta_data.pkl is damaged or no pickle"),
         (published() | {"meta_data.pkl": pickle.dumps(os.system)}, f"meta_data.pkl: it names {os.name}.system,"),

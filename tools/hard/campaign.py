@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import torch
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 600.0  # seconds that no work may take
@@ -67,9 +68,10 @@ class Child:
         for stream in (1, 2):
             os.dup2(out, stream)
         try:
+            torch.set_num_threads(1)  # the threads of the process that this one was forked of are not here
             work(*args)
         except BaseException:
-            traceback.print_exc()
+            os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
             os._exit(1)
         os._exit(0)
 
