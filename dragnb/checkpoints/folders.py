@@ -11,13 +11,14 @@ import torch
 from dragnb.checkpoints import remedies, scheduler, sdxl
 from dragnb.checkpoints.places import CONVERT, PARTS, PICKLES, SECOND_ENCODER, read_json, refusal
 from dragnb.checkpoints.remedies import AGAIN
-from dragnb.errors import InputError
+from dragnb.errors import InputError, short
 
 SHARD = r"-\d{5}-of-\d{5}"
 WEIGHTS = re.compile(
     rf"(?:diffusion_pytorch_model|model)(?:{SHARD})?(?:\.(?P<variant>\w+))?(?:{SHARD})?\.safetensors"
 )
 OTHERS = {"transformer", "image_encoder", "motion_adapter"}  # parts of other families
+LARGEST = 100_000  # in a config: the words of CLIP are 49,408
 NEVER = ("non_ema",)  # weights for training on
 AUTOENCODERS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}  # and their scaling factors by default
 # Buffers and heads that older libraries wrote and that nothing here reads.
@@ -160,6 +161,18 @@ def read_text_encoder(root: Path, part: str, name: str, half: bool):
     return read_part(made, root, part, torch.float32, name, half)
 
 
+def require_modest(value, name: str, where: str) -> None:
+    """Refuse a config with a number that no Stable Diffusion has: a library would make room for it before it looks."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            require_modest(item, name, f"{where}: {key}")
+    elif isinstance(value, list):
+        for item in value:
+            require_modest(item, name, where)
+    elif isinstance(value, (int, float)) and abs(value) > LARGEST:
+        raise refusal(name, f"has {short(value)} in {where}, and {LARGEST} is the most; {AGAIN}")
+
+
 def read_part(kind, root: Path, part: str, dtype: torch.dtype, name: str, half: bool):
     """One part by its library, in `dtype`; what loading found missing or of another shape is an InputError.
 
@@ -167,6 +180,7 @@ def read_part(kind, root: Path, part: str, dtype: torch.dtype, name: str, half: 
     """
     spelled = "dtype" if kind.__module__.startswith("transformers") else "torch_dtype"
     chosen = variant(root / part, half)
+    require_modest(read_json(root / part / "config.json"), name, f"{part}/config.json")
     loaded = kind.from_pretrained(
         root, subfolder=part, local_files_only=True, use_safetensors=True, output_loading_info=True,
         variant=chosen or None, **{spelled: dtype},

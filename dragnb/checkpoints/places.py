@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dragnb.checkpoints import remedies
 from dragnb.errors import InputError, boundary, did_you_mean
+from dragnb.store import recover
 
 PARTS = ("unet", "vae", "text_encoder")
 SECOND_ENCODER = "text_encoder_2"  # of an SDXL
@@ -78,6 +79,7 @@ def find(model: str | os.PathLike, half: bool = False) -> tuple[Path, str]:
         return clay_folder(), "clay"
     if text.lower().endswith(PICKLES):
         raise refusal(text, f"is a pickle and is refused: {CONVERT}")
+    recover(path)
     if path.is_dir():
         path = snapshot(path) or path
         ours = (path / "unet").is_dir() and _is_clay(path)
@@ -169,10 +171,19 @@ def download(hub: HubId, patterns: Iterable[str], name: str, ignored: Iterable[s
     except Exception as error:
         # Every network stack has its own: no connection, time-out, proxy, offline mode. A cache that was copied, or
         # filled by commit, has no refs/main, and is used all the same.
-        if (found := _cached(hub)) is not None:
+        if (found := _cached(hub)) is not None and not _in_part(found, options["allow_patterns"]):
             return found
-        why = f"is not in the local cache and cannot be downloaded ({type(error).__name__})"
+        why = f"is not, or not whole, in the local cache and cannot be downloaded ({type(error).__name__})"
         raise refusal(name, f"{why}; {remedies.of_download(error)}") from error
+
+
+def _in_part(found: Path, patterns: list[str]) -> bool:
+    """Did a download break off before the weights that it was for?"""
+    if not any("safetensors" in pattern for pattern in patterns):
+        return False
+    parts = [found / part for part in PARTS if (found / part).is_dir()]
+    ends = (".safetensors", *PICKLES)
+    return any(not any(f.suffix in ends and f.exists() for f in part.iterdir()) for part in parts)
 
 
 def _cached(hub: HubId) -> Path | None:

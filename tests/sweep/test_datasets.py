@@ -253,7 +253,10 @@ def test_a_sample_under_two_names_is_noted_at_the_second(tmp_path):
         (instructed(points=POINTS[:3]), "points: 3 points are an odd number; every handle needs its target"),
         (instructed(prompt=["a cat"]), "drag_instruction.json: prompt = ['a cat'] is not text"),
         (instructed(size=7) | {"mask.png": None}, "mask.png is missing"),
-        (instructed() | {"drag_instruction.json": b"[" * 100_000}, "drag_instruction.json cannot be read (it is nested too deeply"),
+        (
+            instructed() | {"drag_instruction.json": b"[" * 100_000},
+            "drag_instruction.json cannot be read (it is nested too deeply",
+        ),
         (instructed() | {"drag_instruction.json": b"{}"}, "drag_instruction.json: points are missing"),
         (published() | {"meta_data.pkl": b""}, "meta_data.pkl is damaged or no pickle"),
         (published() | {"meta_data.pkl": pickle.dumps(os.system)}, f"meta_data.pkl: it names {os.name}.system,"),
