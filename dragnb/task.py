@@ -122,6 +122,25 @@ class DragTask:
             _write_folder(path, self)
         return path
 
+    def place(self, folder: str | os.PathLike) -> Path:
+        """Where in a folder of drags this one is saved: under its name; without one, where no other drag is."""
+        folder, number = Path(folder), 1
+        while True:
+            path = folder / (self.stem if number == 1 else f"{self.stem}-{number}")
+            if self.name or not os.path.lexists(path) or self._is_at(path):
+                return path
+            number += 1
+
+    def _is_at(self, path: Path) -> bool:
+        try:
+            other = DragTask.load(path)
+        except InputError:
+            return False
+        pairs = [
+            (getattr(self, field), getattr(other, field)) for field in ("image", "handles", "targets", "mask")
+        ]
+        return self.prompt == other.prompt and all(np.array_equal(a, b) for a, b in pairs)
+
     def packed(self) -> bytes:
         """The task as the bytes of a zip."""
         packed = io.BytesIO()

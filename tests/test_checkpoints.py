@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 import types
 
 import pytest
@@ -15,6 +17,7 @@ from dragnb import checkpoints, lora, pipeline, sd
 from dragnb.checkpoints import files, originals, places, scheduler
 from dragnb.config import profile
 from dragnb.errors import InputError
+from dragnb.store import files as files_on_disk
 
 BETAS = {k: v for k, v in PNDM.items() if k.startswith(("beta", "num"))}
 
@@ -409,7 +412,9 @@ def test_missing_weights_are_never_filled_with_noise(other, part):
 def test_weights_that_do_not_fit_their_config_are_named(other):
     path = other / "unet" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cross_attention_dim": 24}))
-    with pytest.raises(InputError, match="cannot be loaded .*expected shape|do not fit its config"):
+    with pytest.raises(
+        InputError, match="cannot be loaded .*does not suit its weights|do not fit its config"
+    ):
         load(other)
 
 
@@ -542,3 +547,38 @@ def test_of_the_hub_only_the_wanted_precision_is_fetched(whole, monkeypatch):
         "unet/*.fp16*" in asked[1]["allow_patterns"]
         and "unet/*.safetensors" not in asked[1]["allow_patterns"]
     )
+
+
+def test_a_model_folder_left_aside_by_a_kill_is_found_by_the_next_load(smoke_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(smoke_folder, folder)
+    aside = folder.with_name(files_on_disk._temporary(folder)).with_suffix(".old")
+    os.replace(folder, aside)
+
+    assert sd.load(str(folder), device="cpu").given == sd.hash_of(str(smoke_folder))
+    assert folder.is_dir() and not aside.exists()
+
+
+def test_a_huge_number_in_a_config_is_refused_before_room_is_made(smoke_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(smoke_folder, folder)
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"block_out_channels": [32, 2**31]}))
+
+    with pytest.raises(
+        InputError, match=r"has 2147483648 in unet/config.json: block_out_channels, and 100000"
+    ):
+        sd.load(str(folder), device="cpu")
+
+
+def test_a_whole_model_is_not_to_be_downloaded_again(smoke_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(smoke_folder, folder)
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"down_block_types": 7}))
+
+    with pytest.raises(
+        InputError, match="its files can be read, but a setting in one of its .json"
+    ) as caught:
+        sd.load(str(folder), device="cpu")
+    assert "download" not in str(caught.value)

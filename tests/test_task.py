@@ -443,3 +443,12 @@ def test_a_mask_is_whatever_is_painted(tmp_path, mode):
     source.save(tmp_path / "m.png")
 
     assert np.array_equal(read_mask(tmp_path / "m.png", (W, H)), wanted)
+
+
+def test_an_unnamed_drag_replaces_no_other_and_a_named_one_its_own(tmp_path):
+    first, second, named = a_task(), a_task(prompt="a dog"), a_task(name="cat")
+
+    places = [task.save(task.place(tmp_path)).name for task in (first, second, first, second, named, named)]
+
+    assert places == ["drag", "drag-2", "drag", "drag-2", "cat", "cat"]
+    assert DragTask.load(tmp_path / "drag").prompt == first.prompt

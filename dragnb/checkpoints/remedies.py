@@ -27,7 +27,7 @@ def remedy(model, error: Exception) -> str:
     if (broken := damaged(place)) is not None:
         return f"{one_line(broken)} is damaged: {AGAIN}"
     known = " and ".join(f"{name} {versions()[name]}" for name in ("diffusers", "transformers"))
-    return f"its files can be read, but a setting in one of its .json files does not suit {known}"
+    return f"its files can be read, but a setting in one of its .json files does not suit its weights, or {known}"
 
 
 def of_file(error: Exception, damage: str = AGAIN) -> str:

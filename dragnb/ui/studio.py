@@ -43,7 +43,7 @@ EXAMPLES = (
     (831_022, "car", "move"),
     (831_023, "rocket", "tilt"),
 )
-CLOSE_SURELY = "press again: all drags are dropped"
+CLOSE, CLOSE_SURELY = "close studio", "press again: all drags are dropped"
 # pixels from the target: nothing is left to drag
 ARRIVED = 1.0
 
@@ -129,7 +129,7 @@ class Studio:
         self.saved = W.HTML()
         self.next_button = self._button("next round", "the result becomes the picture", self.next_round)
         self.close_button = self._button(
-            "close studio", "end the thread, free the memory; export first", self._ask_to_close
+            CLOSE, "end the thread, free the memory; export first", self._ask_to_close
         )
         exports = W.VBox([self.out, row(*self.exports.values()), self.saved, self.close_button])
         after = W.VBox([self.next_button, self.result.widget])
@@ -146,11 +146,17 @@ class Studio:
         else:
             self.close_button.description, self.close_button.button_style = CLOSE_SURELY, "danger"
 
+    def _keep_open(self) -> None:
+        """Whoever does something else after the first press does not mean to close."""
+        self.close_button.description, self.close_button.button_style = CLOSE, ""
+
     def _button(self, label: str, meaning: str, action):
         return controls.button(label, meaning, lambda: self._try(action))
 
     def _try(self, action, *args) -> None:
         """Do what was clicked; an error is shown on the page, and nothing else changes."""
+        if action != self._ask_to_close:
+            self._keep_open()
         try:
             self.session.problem = None
             action(*args)
@@ -322,6 +328,7 @@ class Studio:
 
     def _on_picks(self) -> None:
         """The picks changed: another picture ends a branch."""
+        self._keep_open()
         if self._branch and not np.array_equal(self.picker.picks.image, self._branch[2]):
             self._branch = None
         if self.picker.picks.image is not self._picture:

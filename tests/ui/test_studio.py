@@ -521,3 +521,12 @@ def test_the_picture_is_pulled_while_an_arrow_is_drawn_and_is_itself_again_when_
     assert picker.canvas.after is not None and "preview" in picker.canvas.caption
     picker.on("mouse_up", 70 * scale, 45 * scale)
     assert picker.canvas.after is None and len(picker.picks.points) == 2
+
+
+def test_closing_is_asked_anew_where_something_else_was_done_meanwhile(studio):
+    for other in (studio.exports["zip"].click, lambda: studio.picker.picks.set_prompt("a dog")):
+        studio.close_button.click()
+        other()
+        studio.picker.refresh()
+        assert studio.close_button.description == "close studio", "the first press is forgotten"
+    assert not studio.session._closed
