@@ -446,7 +446,7 @@ def test_a_mask_is_whatever_is_painted(tmp_path, mode):
 
 
 def test_an_unnamed_drag_replaces_no_other_and_a_named_one_its_own(tmp_path):
-    first, second, named = a_task(), a_task(prompt="a dog"), a_task(name="cat")
+    first, second, named = a_task(name=""), a_task(name="", prompt="a dog"), a_task(name="cat")
 
     places = [task.save(task.place(tmp_path)).name for task in (first, second, first, second, named, named)]
 
