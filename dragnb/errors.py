@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+LISTED = 600  # characters of known names in a message
 LONGEST = 160  # characters of a value, or of a library's reason, in a message
 
 
@@ -29,10 +30,13 @@ class WriteError(InputError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'lam'?` when a known name is close to `name`, else `; known: a, b, c`."""
+    """`; did you mean 'lam'?` when a known name is close to `name`, else `; known: a, b, c`, of a long list the start."""
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    told = ", ".join(known)
+    return f"; known: {told if len(told) <= LISTED else told[:LISTED].rpartition(', ')[0] + ' …'}"
 
 
 def short(value) -> str:
