@@ -30,7 +30,7 @@ class WriteError(InputError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'lam'?` when a known name is close to `name`, else `; known: a, b, c`, the start of a long list."""
+    """`; did you mean 'lam'?` when a known name is close to `name`, else `; known: a, b`, a long list cut short."""
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     if close:
