@@ -15,7 +15,6 @@ const begin = tries => {
   // Only the first button draws; a stroke goes on beyond the edge; the focus does not scroll the page.
   heard('pointerdown', e => {
     byPointer = true;
-    ours = !e.target.closest(texts);
     if (e.target !== canvas()) return;
     e.target.focus = focus;
     if (e.button === 0 && e.pointerType !== 'touch') e.target.setPointerCapture(e.pointerId);
@@ -28,13 +27,28 @@ const begin = tries => {
   // The wheel scrolls the page; with Ctrl, as a pinch on a touchpad has it, it zooms.
   heard('wheel', e => { if (e.target === canvas() && !e.ctrlKey && !e.metaKey) stop(e); });
 
-  // After a press on a button or slider the keys are the canvas's again, not the notebook's.
-  document.addEventListener('pointerup', () => {
-    if (ours && root.isConnected) setTimeout(() => document.activeElement?.matches?.('input, textarea') || focus(), 20);
-    ours = false;
-  });
-  heard('keydown', () => { byPointer = false; });
-  heard('change', e => { if (byPointer && e.target.matches('select')) setTimeout(focus, 20); });
+  // After a press on a button or slider the keys are the canvas's again, not the notebook's: at once, and once more where
+  // the notebook takes them a little later; never from a place where somebody has gone since.
+  let moves = 0; // of the user: presses, keys, and focus on anything of this page or on a text elsewhere
+  const writes = at => at.matches('input, textarea, [contenteditable=true]');
+  const moved = e => {
+    if (e.type !== 'focusin' || writes(e.target) || (root.contains(e.target) && e.target !== canvas())) moves++;
+    if (e.type === 'pointerdown') ours = root.contains(e.target) && !e.target.closest(texts);
+  };
+  ['pointerdown', 'keydown', 'focusin'].forEach(n => document.addEventListener(n, moved, true));
+  const giveBack = () => {
+    focus();
+    const then = moves;
+    const again = () => { if (moves === then && root.isConnected) focus(); };
+    [0, 50, 300].forEach(wait => setTimeout(again, wait));
+  };
+  // a finger's press on a button moves the focus after it was lifted, so the click counts too
+  ['pointerup', 'click'].forEach(n => document.addEventListener(n, () => {
+    if (ours && root.isConnected) giveBack();
+    if (n === 'click') ours = false;
+  }, true));
+  heard('keydown', () => { byPointer = ours = false; });
+  heard('change', e => { if (byPointer && e.target.matches('select')) giveBack(); });
 
   // ipycanvas hears no key go up.
   heard('keyup', e => {

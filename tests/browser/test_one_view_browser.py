@@ -74,6 +74,27 @@ def test_traps_of_the_mouse_and_the_keys(small):
     assert not page.errors
 
 
+PRESS = """async ([name, then]) => {
+  const all = selector => [...document.querySelectorAll('.jp-OutputArea ' + selector)];
+  const button = all('button').find(b => b.getAttribute('aria-label') === name);
+  for (const kind of ['pointerdown', 'pointerup', 'click'])
+    button.dispatchEvent(new PointerEvent(kind, {bubbles: true, button: 0, pointerType: 'mouse'}));
+  const slider = all('.noUi-handle').find(h => h.offsetParent), canvas = all('canvas')[0];
+  const places = {slider, notebook: canvas.closest(".jp-Notebook"), canvas};
+  places[then].focus();
+  await new Promise(done => setTimeout(done, 1000));
+  return Object.keys(places).find(name => places[name] === document.activeElement);
+}"""
+
+
+def test_the_focus_comes_back_from_the_notebook_but_not_from_where_somebody_has_gone_since(small):
+    page = small
+    page.button("brush")
+    page.page.locator(".jp-OutputArea .noUi-handle:visible").first.wait_for()
+    assert page.page.evaluate(PRESS, ["undo", "slider"]) == "slider", "however late the page is"
+    assert page.page.evaluate(PRESS, ["undo", "notebook"]) == "canvas", "the canvas has the keys again"
+
+
 def test_a_stroke_goes_on_beyond_the_edge_and_back(small):
     page = small
     page.button("brush")
