@@ -171,14 +171,12 @@ def pca_colors(feats: Sequence[torch.Tensor]) -> Callable[[torch.Tensor], np.nda
     feats  maps (1, c, h, w) of one c; sizes may differ
     Returns a function from a map (1, c, h, w) to (h, w, 3) float32 in [0, 1].
     """
-    from sklearn.decomposition import PCA
-
     if len({f.shape[1] for f in feats}) != 1:
         raise InputError(
             f"feats: one basis needs one channel count, not {sorted({f.shape[1] for f in feats})}"
         )
     rows = np.concatenate([_rows(f) for f in feats])
-    pca = PCA(n_components=3, random_state=0).fit(rows)
+    pca = _components(rows)
     low, high = np.percentile(pca.transform(rows), [PCA_CLIP, 100 - PCA_CLIP], axis=0)
 
     def colors(feat: torch.Tensor) -> np.ndarray:
@@ -186,6 +184,41 @@ def pca_colors(feats: Sequence[torch.Tensor]) -> Callable[[torch.Tensor], np.nda
         return np.clip(scores, 0, 1).astype(np.float32).reshape(*feat.shape[-2:], 3)
 
     return colors
+
+
+@torch.no_grad()
+def of_picture(model: sd.Model, image: np.ndarray, prompt: str, t: int, block: int, side: int | None = None):
+    """The map of a picture without an inversion: seeded noise is added up to t -> ((1, c, h, w), geometry.Frame).
+
+    image  uint8 (h, w, 3); side: the canvas's longer side in pixels, None for the model's own
+    """
+    frame = geometry.Frame.fit(image.shape[1], image.shape[0], side or model.side)
+    z0, abar = sd.encode(model, frame.to_canvas(image)), ddim.abar_at(model.abar, t)
+    noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(0)).to(z0)
+    z = abar.sqrt() * z0 + (1 - abar).sqrt() * noise
+    return capture(model, z, t, sd.embed(model, prompt), (block,))[0][block], frame
+
+
+def likeness(feat: torch.Tensor, yx: tuple[int, int]) -> np.ndarray:
+    """How like one cell every cell of a map is: the cosine in the map's own three principal components.
+
+    feat  (1, c, h, w); yx: row and column of the cell
+    Returns (h, w) float32 in [-1, 1], 1 at the cell itself. On the bundled model three components tell a figure from
+    what is around it better than eight, sixteen, or all channels.
+    """
+    rows = _rows(feat)
+    scores = _components(rows).transform(rows)
+    scores /= np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-12)
+    h, w = feat.shape[-2:]
+    alike = (scores @ scores[yx[0] * w + yx[1]]).reshape(h, w).astype(np.float32)
+    alike[yx] = 1  # also where the cell is the mean of all
+    return alike.clip(-1, 1)
+
+
+def _components(rows: np.ndarray):
+    from sklearn.decomposition import PCA
+
+    return PCA(n_components=3, random_state=0).fit(rows)
 
 
 def _rows(feat: torch.Tensor) -> np.ndarray:

@@ -137,6 +137,13 @@ class Frame:
         last = torch.tensor(map_hw, dtype=torch.float64) - 1
         return torch.minimum(yx.clamp(min=0), last).float()
 
+    def map_to_picture(self, values: np.ndarray) -> np.ndarray:
+        """A map's values in [-1, 1], (h, w), enlarged to the picture, (height, width) float32, in steps of 1/127.5."""
+        canvas = torch.from_numpy(values)[None, None].expand(1, 3, -1, -1)
+        size = self.canvas_height, self.canvas_width
+        canvas = functional.interpolate(canvas, size, mode="bilinear", align_corners=False)
+        return self.from_canvas(canvas)[..., 0].astype(np.float32) / 127.5 - 1
+
     def yx_to_xy(self, cells, map_hw: tuple[int, int]) -> Tensor:
         """(n, 2) cells -> (n, 2) float32 picture pixels, clamped into the picture: the way back."""
         yx = torch.as_tensor(cells).detach().cpu().double().reshape(-1, 2)

@@ -114,3 +114,17 @@ def test_between_cells_the_enlarged_maps_own_cells_are_mixed_where_that_is_asked
     assert fine.detach().between == fine.detach(copy=True).between == "fine"
     with pytest.raises(InputError, match="between"):
         features.FeatureMap(cells, (20, 28), "both")
+
+
+def test_cells_of_one_thing_are_like_each_other_and_unlike_the_rest():
+    feat = 0.1 * torch.randn(1, 16, 6, 8, generator=torch.Generator().manual_seed(0))
+    feat[:, :, :, 4:] += torch.randn(1, 16, 1, 1, generator=torch.Generator().manual_seed(1)) * 3
+
+    alike = features.likeness(feat, (2, 6))
+
+    assert alike.shape == (6, 8) and alike.max() == alike[2, 6] == 1
+    assert alike[:, 4:].min() > 0.5 and alike[:, :4].max() < 0
+
+
+def test_a_map_without_any_contrast_is_like_nothing_but_the_cell_itself():
+    assert features.likeness(torch.ones(1, 8, 4, 4), (1, 2)).sum() == 1

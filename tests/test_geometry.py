@@ -249,3 +249,17 @@ def test_a_stroke_thinner_than_the_soft_edge_is_not_lost_and_an_empty_mask_keeps
     kept = keep_outside(dataclasses.replace(drag_task, mask=thin), edit, 30)
     assert (kept[41, 20:90] == edit[41, 20:90]).all()
     assert keep_outside(dataclasses.replace(drag_task, mask=None), edit, 30) is edit
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_maps_values_come_to_where_their_cells_lie_on_the_picture(width, height):
+    frame = Frame.fit(width, height, side=256)
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    hw = frame.canvas_height // 8, frame.canvas_width // 8
+    values = (x[: hw[0], : hw[1]] / 16 - 1).numpy()
+    seen = frame.map_to_picture(values)
+    middle = width // 2, height // 2
+    (cell,) = frame.xy_to_yx([middle], hw)
+
+    assert seen.shape == (height, width)
+    assert abs(seen[middle[::-1]] - (float(cell[1]) / 16 - 1)) < 0.06

@@ -11,15 +11,16 @@ import ipywidgets as W
 
 from dragnb.ui import files
 from dragnb.ui.picks import Picks
-from dragnb.ui.pointer import TOOLS
+from dragnb.ui.pointer import PAINTERS, SELECT, TOOLS
 
-TOOL_KEYS = {"p": "points", "b": "brush", "r": "rectangle", "l": "lasso", "h": "pan"}
+TOOL_KEYS = {"p": "points", "b": "brush", "r": "rectangle", "l": "lasso", "h": "pan", "w": SELECT}
 TOOL_ICONS = {
     "points": "crosshairs",
     "brush": "paint-brush",
     "rectangle": "square-o",
     "lasso": "pencil-square-o",
     "pan": "hand-paper-o",
+    SELECT: "eyedropper",
 }
 TOOL_MEANINGS = {
     "points": "press on what shall move, drag to where, let go",
@@ -27,9 +28,12 @@ TOOL_MEANINGS = {
     "rectangle": "what may change, as a rectangle",
     "lasso": "what may change, as an outline",
     "pan": "push the enlarged picture",
+    SELECT: "click on a thing: it may change, as far as the model's features are alike (key w)",
 }
 # radius in pixels of the canvas
 BIGGEST_BRUSH = 200
+# a cosine: of six clay scenes this selects the clicked figure best, by its own three components
+LIKENESS = 0.4
 # the icon bar's buttons by groups, with their icons
 BAR = (
     {"around the path": "magic", "clear mask": "ban"},
@@ -64,11 +68,12 @@ class Action(NamedTuple):
 class Panel:
     """The widgets around the canvas: tools, buttons, texts, files; a button calls `run(name)`.
 
-    row   the prompt, to which a studio adds its buttons; folds: what is folded away, in an order of their own
+    tools  those of the icon bar, from TOOL_ICONS
+    row    the prompt, to which a studio adds its buttons; folds: what is folded away, in an order of their own
     """
 
-    def __init__(self, canvas, actions: dict[str, Action], run: Callable[[str], None]):
-        self.text = W.HTML()
+    def __init__(self, canvas, actions: dict[str, Action], run: Callable[[str], None], tools=TOOLS):
+        self.text, self.tools = W.HTML(), tuple(tools)
         self._table_written = None
         hint = "What does the picture show? As: a green rabbit"
         self.prompt = W.Text(
@@ -93,8 +98,9 @@ class Panel:
         self.widget = named(W.VBox([self.left, self.below, *self.folds]), "dragnb")
 
     def _tools(self):
-        icons, meanings = list(TOOL_ICONS.values()), [TOOL_MEANINGS[tool] for tool in TOOLS]
-        self.mode = W.ToggleButtons(options=list(TOOLS), value=TOOLS[0], icons=icons, tooltips=meanings)
+        looks = {"icons": [TOOL_ICONS[tool] for tool in self.tools]}
+        looks["tooltips"] = [TOOL_MEANINGS[tool] for tool in self.tools]
+        self.mode = W.ToggleButtons(options=list(self.tools), value=self.tools[0], **looks)
         self.mode.style.button_width = "32px"
         meaning = "brush, rectangle and lasso take paint off (key e)"
         self.eraser = W.ToggleButton(description="eraser", tooltip=meaning, icon="eraser")
@@ -110,12 +116,18 @@ class Panel:
         self.brush = W.IntSlider(12, 1, BIGGEST_BRUSH, description="brush", **look)
         hover(self.brush, "the brush's radius in pixels of the screen (keys [ and ])")
         self.dimming = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="dimming", **look)
-        return row(
-            self.brush, self.dimming, *(self.buttons[name] for name in MASK_BUTTONS), align_items="center"
+        self.likeness = W.FloatSlider(
+            LIKENESS, min=-1, max=1, step=0.05, description="alike", continuous_update=False, **look
         )
+        hover(self.likeness, "how like the clicked place a cell has to be, as a cosine; lower selects more")
+        sliders = self.brush, self.likeness, self.dimming
+        return row(*sliders, *(self.buttons[name] for name in MASK_BUTTONS), align_items="center")
 
     def _keys(self, actions: dict[str, Action]):
-        keys = TOOL_KEYS | {"e": "eraser", "[ ]": "brush size"}
+        keys = {key: tool for key, tool in TOOL_KEYS.items() if tool in self.tools} | {
+            "e": "eraser",
+            "[ ]": "brush size",
+        }
         keys |= {action.key.replace(" ", "Space"): name for name, action in actions.items()}
         listed = ", ".join(f"<b>{html.escape(key)}</b> {name}" for key, name in keys.items())
         return W.VBox([row(*(self.buttons[name] for name in MORE_BUTTONS)), W.HTML(paragraph(HELP + listed))])
@@ -147,7 +159,9 @@ class Panel:
         self.parameters.value = files.parameters(picks)
         self.buttons["undo"].disabled = not picks.can_undo
         self.buttons["redo"].disabled = not picks.can_redo
-        show_if(self.mode.value in ("brush", "rectangle", "lasso") or self.eraser.value, self.mask_row)
+        show_if(self.mode.value in PAINTERS or self.eraser.value, self.mask_row)
+        show_if(self.mode.value == "brush", self.brush)
+        show_if(self.mode.value == SELECT, self.likeness)
 
     def offer(self, label: str, meaning: str, action: Callable[[], object] | None) -> None:
         """One thing to do next, as a button under the notes; None: nothing."""

@@ -33,6 +33,19 @@ def polygon(mask: np.ndarray, places, value: bool = True) -> None:
     mask[rows, cols][np.array(patch, bool)] = value
 
 
+def alike(likeness: np.ndarray, place, least: float) -> np.ndarray:
+    """The part around a place whose likeness is `least` or more, without holes; bool (h, w), never empty.
+
+    likeness  (h, w), how like the place every pixel is, from -1 to 1
+    """
+    from scipy import ndimage
+
+    h, w = likeness.shape
+    x, y = (min(max(round(v), 0), n - 1) for v, n in zip(place, (w, h), strict=True))
+    parts, _ = ndimage.label(likeness >= min(least, likeness[y, x]))
+    return ndimage.binary_fill_holes(parts == parts[y, x])
+
+
 def holes(mask: np.ndarray) -> np.ndarray:
     """Where nothing is painted, but all ways to the border are cut off by paint; bool (h, w)."""
     from scipy import ndimage  # half a second, for one button

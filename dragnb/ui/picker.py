@@ -15,11 +15,11 @@ from pathlib import Path
 
 from dragnb.errors import InputError
 from dragnb.task import DragTask
-from dragnb.ui import advice, files, preview
+from dragnb.ui import advice, files, masks, preview
 from dragnb.ui.canvas import DENSITY, CanvasView
 from dragnb.ui.controls import BIGGEST_BRUSH, TOOL_KEYS, Action, Panel
 from dragnb.ui.picks import Picks
-from dragnb.ui.pointer import Pointer, Viewport
+from dragnb.ui.pointer import SELECT, TOOLS, Pointer, Viewport
 
 MOUSE = ("mouse_down", "mouse_move", "mouse_up", "mouse_out")
 # no mouse events come for the same touch
@@ -47,21 +47,32 @@ class Picker:
     picks  a Picks, a DragTask to go on from, or a picture, uint8 (h, w, 3)
     side   the longer side of the canvas in its own pixels; all of the picture is drawn at that size
     notes  (picks) -> sentences to show beside it, as `advice.notes`; a studio gives its own, which knows the model
+    select (picks, place, then) asks a model how like the place (x, y) every pixel is: `then` is called from any thread
+           with (h, w) in [-1, 1], or with None where there is no answer. Without it that tool is not offered
 
     While an arrow is drawn the picture's own pixels are pulled along it at once: a preview, gone when the arrow is let
     go, and never taken for a result. `show_result` puts an edit on the canvas, to be swiped against the picture.
     """
 
-    def __init__(self, picks, side: int = 512, notes: Callable[[Picks], list[str]] = advice.notes):
+    def __init__(
+        self,
+        picks,
+        side: int = 512,
+        notes: Callable[[Picks], list[str]] = advice.notes,
+        select: Callable | None = None,
+    ):
         self.picks = picks if isinstance(picks, Picks) else Picks.of(picks)
         self.notes = notes
         self.pointer = Pointer(self.picks, Viewport(self.picks.size, side))
         self.canvas = CanvasView(self.pointer)
         self._lock, self._changed, self._inside, self._listeners = threading.RLock(), False, False, []
-        self._preview = preview.Warp()
+        self._preview, self._select = preview.Warp(), select
+        # of the last selection: its place, how like it all is, whether it is taken off, and the masks around it
+        self._selection: tuple | None = None
         self._actions = self._list_actions()
         self._keys = {action.key: name for name, action in self._actions.items()} | OTHER_KEYS
-        self.panel = Panel(self.canvas.widget, self._actions, self.act)
+        tools = TOOLS if select is None else (*TOOLS, SELECT)
+        self.panel = Panel(self.canvas.widget, self._actions, self.act, tools)
         self.widget, self.mode, self.brush = self.panel.widget, self.panel.mode, self.panel.brush
         self._listen()
         self.picks.on_change(self._on_picks)
@@ -158,10 +169,38 @@ class Picker:
             if self._preview.shown:
                 self._preview.shown = False
                 self.canvas.show_after(None)
-            self.do(pointer.release)
+            self.do(self._release)
         elif kind == "mouse_out":
             with self._lock:
                 self.canvas.show()
+
+    def _release(self):
+        place = self.pointer.pressed_place if self.pointer.tool == SELECT else None
+        self.pointer.release()
+        return self._select_at(self.picks.snap(*place)) if place else None
+
+    def _select_at(self, place) -> str:
+        image, erase = self.picks.image, self.pointer.erase
+
+        def then(alike):
+            if alike is None or self.picks.image is not image:  # another one was loaded meanwhile
+                return
+            self._selection = place, alike, erase, self.picks.mask, None
+            self._draw_selection()
+
+        self._select(self.picks, place, lambda alike: self.do(then, alike))
+        return "looking for what is like this place"
+
+    def _draw_selection(self):
+        place, alike, erase, before, _ = self._selection
+        part = masks.alike(alike, place, self.panel.likeness.value)
+        self.picks.set_mask(before & ~part if erase else before | part)
+        self._selection = place, alike, erase, before, self.picks.mask
+
+    def _select_again(self):
+        """The slider was moved: select anew, if nothing else has been painted since."""
+        if self._selection is not None and self.picks.mask is self._selection[-1]:
+            self._draw_selection()
 
     def swipe(self, x: float) -> None:
         """Left of this place of the canvas the picture is seen, right of it the result."""
@@ -204,7 +243,7 @@ class Picker:
             self.act(self._keys[key])
         elif key in ARROW_KEYS:
             self.do(self.pointer.nudge, *(LEAP * n if shift else n for n in ARROW_KEYS[key]))
-        elif key in TOOL_KEYS:
+        elif TOOL_KEYS.get(key) in self.panel.tools:
             self.mode.value = TOOL_KEYS[key]
         elif key == "e":
             eraser.value = not eraser.value
@@ -225,6 +264,7 @@ class Picker:
         canvas.on_key_down(self.key)
         for widget in (panel.mode, panel.eraser, panel.brush, panel.dimming):
             widget.observe(lambda _: self.do(self._take_tool), "value")
+        panel.likeness.observe(lambda _: self.do(self._select_again), "value")
         panel.table.observe(lambda change: self._set_points(change.new), "value")
         panel.prompt.observe(lambda change: self._set_prompt(change.new), "value")
         panel.upload.observe(lambda change: self._load_uploads(change.new), "value")

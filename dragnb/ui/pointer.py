@@ -15,6 +15,10 @@ from dragnb.errors import InputError
 from dragnb.ui.picks import Picks
 
 TOOLS = ("points", "brush", "rectangle", "lasso", "pan")
+# asks a model what is like the place that is pressed, so it is there only where there is one
+SELECT = "select"
+# tools that paint what may change
+PAINTERS = ("brush", "rectangle", "lasso", SELECT)
 # canvas pixels: one picture pixel is enlarged to at most so many, unless all of the picture fits so
 CLOSEST = 16
 # canvas pixels: a press so near to a point or path grabs it
@@ -106,6 +110,11 @@ class Pointer:
     @property
     def pressed(self) -> bool:
         return self._pressed_at is not None
+
+    @property
+    def pressed_place(self) -> tuple[float, float] | None:
+        """Where on the picture the gesture under way began."""
+        return self.viewport.to_picture(*self._pressed_at) if self.pressed else None
 
     @property
     def brush(self) -> float:
@@ -281,6 +290,10 @@ class Pointer:
     def _lasso(self, place):
         self.outline = [place]
         self._on_move = self.outline.append
+
+    def _select(self, place):
+        # the picker asks, once the press is over
+        self._on_move = lambda to: None
 
     def _pan(self, place):
         self._on_move = lambda to: self.viewport.pan(

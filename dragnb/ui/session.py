@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dragnb import checkpoints, features, metrics, pipeline, sd
-from dragnb.config import STAGES, Settings, suited_settings
+from dragnb.config import STAGES, Settings, suited, suited_settings
 from dragnb.errors import InputError, WriteError
 from dragnb.pipeline import Event, Prepared, Result
 from dragnb.store import Store, replacing
 from dragnb.task import DragTask
 from dragnb.ui import frames
-from dragnb.ui.worker import Worker
+from dragnb.ui.worker import CLOSED, Worker
 
 # in the cache folder: what a step of each stage took, by model, device and side
 SECONDS = "seconds.json"
@@ -69,6 +69,8 @@ class Session(Worker):
         self.looks: dict[int, StepView] = {}
         self.expected: dict[str, float] | None = None
         self._wanted, self._looking, self._colors = 0, False, None
+        # of the picture that was selected on last: what was asked for, the picture, its features, its frame
+        self._features: tuple = (None,)
         self._prepared: tuple[Snapshot | None, Prepared | None] = None, None
 
     def run(self, task: DragTask, start: tuple[Snapshot, int] | None = None) -> None:
@@ -113,6 +115,31 @@ class Session(Worker):
             self._looking = True
         self._begin(self._look)
 
+    def select(self, image: np.ndarray, prompt: str, place, then: Callable[[np.ndarray], object]) -> None:
+        """Ask in the background how like a place (x, y) every pixel is: `then` gets (h, w) in [-1, 1], or None.
+
+        By the model's own features, at the timestep and block that suit it. InputError while a job is under way.
+        """
+        if self.busy or self._closed:
+            raise InputError(f"a {self.busy} is being made; wait for it" if self.busy else CLOSED)
+        self._begin(self._select, image, prompt, place, then)
+
+    def _select(self, image, prompt, place, then) -> None:
+        try:
+            with self._computing:
+                model, about = sd.load(self.model), suited(self.model)
+                asked = id(image), prompt, model.name, self.side
+                if self._features[0] != asked:
+                    made = features.of_picture(model, image, prompt, about.t, about.block, self.side)
+                    self._features = asked, image, *made
+                _, _, feat, frame = self._features
+                (cell,) = frame.xy_to_yx([place], feat.shape[-2:]).round().int().tolist()
+                alike = features.likeness(feat, tuple(cell))
+            then(frame.map_to_picture(alike))
+        except Exception as error:
+            self.report(error)
+            then(None)
+
     def film(self, snapshot: Snapshot, save: Callable, then: Callable | None = None) -> None:
         """Make a film in the background; `save` gets the pictures as (step, image) and returns a path, for `then`."""
         self.do("film", self._film(snapshot, save), then or (lambda path: self.report(f"saved: {path}")))
@@ -131,7 +158,7 @@ class Session(Worker):
         super().close()
         with self.lock:
             self.snapshots, self.shown, self.looks, self.preview = [], None, {}, None
-            self._prepared, self._colors = (None, None), None
+            self._prepared, self._colors, self._features = (None, None), None, (None,)
 
     def canvas_side(self) -> int | None:
         """The longer side of the canvas that the next drag works on; None where only loading the model will tell."""

@@ -77,7 +77,7 @@ class Studio:
         # the scene whose drag is picked on, where its truth is known
         self._example: clay.ClayTask | None = None
         self.settings = panels.SettingsPanel(model, settings, side)
-        self.picker = Picker(what, notes=self._notes)
+        self.picker = Picker(what, notes=self._notes, select=self._select)
         self.result = panels.ResultPanel()
         self.travel = panels.TravelPanel(self.session.look, lambda step: self._try(self.branch, step))
         self.gallery = panels.Gallery(
@@ -221,6 +221,11 @@ class Studio:
         if seconds is not None:
             notes.append(f"Run will take about {seconds:.0f} s, by the last drag of this model here")
         return notes
+
+    def _select(self, picks, place, then) -> None:
+        """What is like a place of the picture, by the chosen model's features."""
+        self._take_settings()
+        self.session.select(picks.image, picks.prompt, place, then)
 
     def branch(self, step: int) -> None:
         """Pick the next drag on the picture as it was at this step of the shown one; Run begins at its latent."""

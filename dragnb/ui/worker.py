@@ -26,6 +26,7 @@ REPORT_EVERY = 0.1
 PREVIEW_SHARE = 5
 # seconds that closing waits for the step under way; a download may take minutes
 CLOSING = 5.0
+CLOSED = "this studio is closed; make a new one"
 # too late to stop: the picture is there
 FINISHING = ("decode", "done")
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Worker:
         """
         with self.lock:
             if self._closed:
-                raise InputError("this studio is closed; make a new one")
+                raise InputError(CLOSED)
             if self.busy:
                 raise InputError(f"a {self.busy} is being made; press Stop first, or wait for it")
             self.busy, self.message, self.problem, self.preview = name, "", None, None

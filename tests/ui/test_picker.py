@@ -516,3 +516,59 @@ def test_dimming_sends_no_pixels(picker, sent):
     picker.panel.dimming.value = 0.3
 
     assert commands(sent, "putImageData") == 0 and picker.canvas.widget[1].global_alpha == 0.3
+
+
+def like_left_half(picks, place, then):
+    w, h = picks.size
+    then(np.where(np.arange(w) < w / 2, 0.5, -0.5) + np.zeros((h, 1)))
+
+
+@pytest.fixture
+def selecting(picture):
+    picker = Picker(picture, side=300, select=like_left_half)
+    picker.mode.value = "select"
+    return picker
+
+
+def test_a_click_selects_what_is_like_it_as_one_step_and_the_slider_selects_anew(selecting):
+    mask = lambda: selecting.picks.mask  # noqa: E731
+    mouse(selecting, (20, 20))
+    assert mask()[:, :75].all() and not mask()[:, 75:].any()
+    selecting.panel.likeness.value = -0.9
+    assert mask().all()
+    selecting.panel.likeness.value = 0.2
+    assert mask().sum() == 75 * 90
+    selecting.mode.value = "brush"
+    mouse(selecting, (120, 40))
+    more = mask().sum()
+    selecting.panel.likeness.value = -0.9
+    assert mask().sum() == more > 75 * 90, "what was painted since is kept"
+    selecting.act("undo")
+    assert mask().sum() == 75 * 90
+    selecting.panel.eraser.value, selecting.mode.value = True, "select"
+    mouse(selecting, (20, 20))
+    assert not mask().any(), "the eraser takes it off"
+
+
+def test_a_selection_that_comes_after_another_picture_or_not_at_all_changes_nothing(picture):
+    asked = []
+    picker = Picker(picture, select=lambda picks, place, then: asked.append(then))
+    picker.mode.value = "select"
+    mouse(picker, (20, 20))
+    assert "looking for what is like this place" in picker.panel.text.value
+    asked[0](None)
+    assert "looking" not in picker.panel.text.value and not picker.picks.mask.any()
+    mouse(picker, (20, 20))
+    picker.load(255 - picture)
+    asked[1](np.ones((90, 150)))
+    assert not picker.picks.mask.any()
+
+
+def test_selecting_is_offered_where_there_is_a_model_only(picker, selecting):
+    assert "select" not in picker.mode.options and "select" in selecting.mode.options
+    key(picker, "w")
+    assert picker.pointer.tool == "points"
+    key(selecting, "b")
+    assert selecting.panel.likeness.layout.display == "none"
+    key(selecting, "w")
+    assert selecting.panel.brush.layout.display == "none" and selecting.panel.likeness.layout.display == ""

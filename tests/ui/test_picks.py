@@ -295,3 +295,13 @@ def test_the_picks_say_what_comes_next(picks):
     picks.add(1, 1)
     picks.rectangle((0, 0), (149, 44))
     assert picks.summary() == "1 pair; click its target; 50% may change"
+
+
+def test_what_is_alike_is_selected_around_the_place_only_and_without_holes():
+    likeness = np.full((20, 30), -1.0)
+    likeness[5:15, 5:15] = 0.8
+    likeness[8:10, 8:10] = -1
+    likeness[5:15, 20:28] = 0.9
+    part = masks.alike(likeness, (6, 6), 0.4)
+    assert part[5:15, 5:15].all() and part.sum() == 100
+    assert masks.alike(likeness, (8, 8), 0.4)[8, 8], "the place itself is in it, however unlike all it is"

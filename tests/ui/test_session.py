@@ -455,3 +455,27 @@ def test_closing_ends_the_thread_and_frees_the_memory_but_not_another_session(sm
         one.run(drag_task)
     assert other.wait(PATIENCE) and len(other.snapshots) == 1
     other.close()
+
+
+def test_what_is_like_a_place_is_found_by_the_models_own_features(session, drag_task):
+    answers = []
+    session.select(drag_task.image, "", (20, 30), answers.append)
+    assert session.wait(PATIENCE) and session.problem is None
+    session.select(drag_task.image, "", (70, 40), answers.append)
+    assert session.wait(PATIENCE)
+    one, other = answers
+    assert one.shape == drag_task.image.shape[:2] and one[30, 20] > 0.5 and other[40, 70] > 0.5
+    assert one.min() < 0 and not np.array_equal(one, other)
+
+
+def test_a_selection_is_refused_while_a_drag_is_made_and_its_errors_are_told(session, drag_task, tmp_path):
+    answers = []
+    session.do("drag", ticks())
+    with pytest.raises(InputError, match="a drag is being made; wait for it"):
+        session.select(drag_task.image, "", (0, 0), answers.append)
+    session.stop()
+    assert session.wait(PATIENCE)
+    session.model = str(tmp_path / "none")
+    session.select(drag_task.image, "", (0, 0), answers.append)
+    assert session.wait(PATIENCE)
+    assert "none" in session.problem.line and answers == [None]

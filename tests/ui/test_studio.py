@@ -530,3 +530,14 @@ def test_closing_is_asked_anew_where_something_else_was_done_meanwhile(studio):
         studio.picker.refresh()
         assert studio.close_button.description == "close studio", "the first press is forgotten"
     assert not studio.session._closed
+
+
+def test_a_click_with_the_select_tool_masks_what_the_model_finds_alike(studio, drag_task):
+    studio.picker.picks.clear_mask()
+    studio.picker.mode.value = "select"
+    x, y = drag_task.handles[0] * studio.picker.scale
+    studio.picker.on("mouse_down", x, y)
+    studio.picker.on("mouse_up", x, y)
+    assert studio.session.wait(PATIENCE) and studio.session.problem is None
+    mask, (x, y) = studio.picker.picks.mask, drag_task.handles[0].astype(int)
+    assert mask[y, x] and not mask.all()
