@@ -15,6 +15,7 @@ import numpy as np
 from dragnb import checkpoints, features, metrics, pipeline, sd
 from dragnb.config import STAGES, Settings, suited, suited_settings
 from dragnb.errors import InputError, WriteError
+from dragnb.geometry import keep_outside
 from dragnb.pipeline import Event, Prepared, Result
 from dragnb.store import Store, replacing
 from dragnb.task import DragTask
@@ -42,7 +43,7 @@ class Snapshot:
 
 
 class StepView(NamedTuple):
-    """A step of a drag: the picture in one leap (blurred), uint8; its features in colours, (h, w, 3) in [0, 1]."""
+    """A step of a drag: the picture in one leap (blurred), `as_result`; its features in colours, (h, w, 3) in [0, 1]."""
 
     image: np.ndarray
     features: np.ndarray
@@ -69,6 +70,7 @@ class Session(Worker):
         self.looks: dict[int, StepView] = {}
         self.expected: dict[str, float] | None = None
         self._wanted, self._looking, self._colors = 0, False, None
+        self._dragged: DragTask | None = None
         # of the picture that was selected on last: what was asked for, the picture, its features, its frame
         self._features: tuple = (None,)
         self._prepared: tuple[Snapshot | None, Prepared | None] = None, None
@@ -83,7 +85,7 @@ class Session(Worker):
         if start is not None:
             result = start[0].result
             latent, task = result.at(start[1]), replace(task, image=result.task.image)
-        self.expected = self._expected(task.image, task.prompt)
+        self.expected, self._dragged = self._expected(task.image, task.prompt), task
         model, side, name, done = self.model, self.side, self._timed_as(), self._done(task.image, task.prompt)
         events = pipeline.run(task, model, self.settings, self.store, side=side, start=latent)
 
@@ -249,6 +251,10 @@ class Session(Worker):
                     self.looks[step] = view
             self._notify()
 
+    def _picture(self, event: Event) -> np.ndarray | None:
+        image = super()._picture(event)
+        return image if image is None else as_result(self._dragged, event.prepared.settings, image)
+
     def _view(self, shown: Snapshot, step: int) -> StepView:
         prepared, states = self._prepared_for(shown), shown.result.states
         image, feat = prepared.preview(states[step])
@@ -257,7 +263,7 @@ class Session(Worker):
             colors = features.pca_colors([prepared.preview(states[k])[1].cells for k in (0, -1)])
             with self.lock:
                 self._colors = colors if self.shown is shown else None
-        return StepView(image, colors(feat.cells))
+        return StepView(as_result(shown.result.task, shown.result.settings, image), colors(feat.cells))
 
     def _prepared_for(self, snapshot: Snapshot) -> Prepared:
         """That of the last drag is at hand; that of an earlier one comes from the cache."""
@@ -274,10 +280,15 @@ class Session(Worker):
     def _film(self, snapshot: Snapshot, save: Callable) -> Generator[Event]:
         begin, states, pictures = time.perf_counter(), snapshot.result.states, []
         for step, image in frames.film(self._prepared_for(snapshot), states):
-            pictures.append((step, image))
+            pictures.append((step, as_result(snapshot.result.task, snapshot.result.settings, image)))
             yield Event("film", step, len(states) - 1, time.perf_counter() - begin)
         pictures.append((len(states) - 1, snapshot.result.image))
         yield Event("done", 1, 1, time.perf_counter() - begin, save(pictures))
+
+
+def as_result(task: DragTask, settings: Settings, image: np.ndarray) -> np.ndarray:
+    """A preview as the result will be: with the original outside the mask, where the settings put it back."""
+    return keep_outside(task, image, settings.feather) if settings.keep_outside else image
 
 
 def rest_line(result: Result) -> str:

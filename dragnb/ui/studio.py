@@ -79,7 +79,9 @@ class Studio:
         self.settings = panels.SettingsPanel(model, settings, side)
         self.picker = Picker(what, notes=self._notes, select=self._select)
         self.result = panels.ResultPanel()
-        self.travel = panels.TravelPanel(self.session.look, lambda step: self._try(self.branch, step))
+        self.travel = panels.TravelPanel(
+            self.session.look, lambda step: self._try(self.branch, step), self._show_step
+        )
         self.gallery = panels.Gallery(
             lambda snapshot: self._try(self.go_back, snapshot),
             lambda snapshot: self._try(self.compare, snapshot),
@@ -221,6 +223,13 @@ class Studio:
         if seconds is not None:
             notes.append(f"Run will take about {seconds:.0f} s, by the last drag of this model here")
         return notes
+
+    def _show_step(self, image, caption: str) -> None:
+        """A step of the shown drag on the canvas, or its result; not over another picture, nor what is being drawn."""
+        shown, picker = self.session.shown, self.picker
+        if shown is None or picker.pointer.pressed or shown.result.image.shape != picker.picks.image.shape:
+            return
+        picker.show_result(shown.result.image if image is None else image, caption)
 
     def _select(self, picks, place, then) -> None:
         """What is like a place of the picture, by the chosen model's features."""

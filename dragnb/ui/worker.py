@@ -151,7 +151,7 @@ class Worker:
 
     def _record(self, event: Event) -> None:
         now = time.monotonic()
-        image = pipeline.preview(event) if now >= self._preview_after else None
+        image = self._picture(event) if now >= self._preview_after else None
         if image is not None:
             seconds = time.monotonic() - now
             self._preview_after = now + max(REPORT_EVERY, PREVIEW_SHARE * seconds)
@@ -162,6 +162,10 @@ class Worker:
             self.preview = self.preview if image is None else image
         if first or event.i == event.n or now - self._reported >= REPORT_EVERY:
             self._notify()
+
+    def _picture(self, event: Event) -> np.ndarray | None:
+        """What is shown of an event while the work goes on; None: nothing new."""
+        return pipeline.preview(event)
 
     def _notify(self) -> None:
         self._reported = time.monotonic()

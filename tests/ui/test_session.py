@@ -479,3 +479,16 @@ def test_a_selection_is_refused_while_a_drag_is_made_and_its_errors_are_told(ses
     session.select(drag_task.image, "", (0, 0), answers.append)
     assert session.wait(PATIENCE)
     assert "none" in session.problem.line and answers == [None]
+
+
+def test_previews_and_steps_show_the_original_where_the_result_will_have_it(smoke, quick, kept, drag_task):
+    session, previews = Session(smoke, quick.replace(keep_outside=True), kept), []
+    held = ~drag_task.mask
+    session.on_change(lambda: previews.append(session.preview))
+    session.run(drag_task)
+    assert session.wait(PATIENCE) and not session.problem, session.problem
+    seen_while_running = [image for image in previews if image is not None]
+    for image in [*seen_while_running, seen(session, 1).image, session.shown.result.image]:
+        assert (image[held] == drag_task.image[held]).all() and (image != drag_task.image).any()
+    assert seen_while_running and held.any()
+    session.close()

@@ -247,13 +247,13 @@ def test_what_an_error_says_is_text_and_its_details_are_folded():
 
 
 def test_an_empty_place_for_a_picture_is_not_shown(studio):
-    places = [studio.result.image, studio.travel.image, studio.travel.features]
+    places = [studio.result.image, studio.travel.features]
     assert {place.layout.display for place in places} == {"none"}
 
 
 def test_before_the_first_drag_result_and_time_travel_say_so_and_offer_nothing(studio):
     result, travel = studio.result, studio.travel
-    offered = [result.view, result.part, travel.step, travel.branch]
+    offered = [result.view, result.part, travel.play, travel.step, travel.branch]
     assert result.nothing.value == travel.text.value == panels.NOTHING
     assert {widget.layout.display for widget in offered} == {"none"}
     press(studio, studio.run_button)
@@ -270,13 +270,34 @@ def test_every_view_of_the_result_is_another_picture_and_follows_its_slider(done
     assert len(seen | {done.result.image.value}) == 4
 
 
-def test_the_slider_of_the_time_travel_shows_loss_handles_picture_and_features(done):
+def test_the_time_travel_shows_distance_then_loss_and_features_and_the_step_on_the_canvas(done):
+    canvas, result = done.picker.canvas, done.session.shown.result
     travel(done, 1)
-    text, image = done.travel.text.value, done.travel.image.value
-    assert f"loss: {done.session.shown.result.losses[1]:.3g}" in text and "cells to the targets" in text
-    assert image and done.travel.features.value and not done.travel.branch.disabled
+    text, image = done.travel.text.value, canvas.after
+    assert f"loss: {result.losses[1]:.3g}" in text and "cells to the targets" in text
+    distance = f"cells to its target: {result.states[1].distance.max():.3g}"
+    assert text.index(distance) < text.index("loss:") < text.index("The loss may rise while all goes well")
+    assert canvas.caption == "step 1 of 3, in one leap" and canvas.swiped
+    assert done.travel.features.value and not done.travel.branch.disabled
     travel(done, 2)
-    assert done.travel.image.value != image
+    assert canvas.after is not image and canvas.caption == "step 2 of 3, in one leap"
+    travel(done, 1)
+    assert canvas.caption == "step 1 of 3, in one leap", "also one that was looked at before"
+    travel(done, 3)
+    assert canvas.after is result.image and canvas.caption == "after"
+    assert done.travel.play.max == 3
+
+
+def test_a_step_is_not_shown_over_what_is_being_drawn_nor_over_another_picture(studio, drag_task):
+    press(studio, studio.run_button)
+    picker = studio.picker
+    picker.on("mouse_down", 30, 30)
+    travel(studio, 1)
+    assert picker.canvas.after is None
+    picker.act("cancel")
+    picker.load(np.zeros((64, 64, 3), np.uint8))
+    travel(studio, 2)
+    assert picker.canvas.after is None
 
 
 def test_a_branch_is_picked_on_the_picture_at_that_step_and_begins_there(studio, drag_task):

@@ -8,10 +8,16 @@ import ipywidgets as W
 
 from dragnb.pipeline import Result
 from dragnb.ui import frames
-from dragnb.ui.controls import button, picture, put, row, show_if
+from dragnb.ui.controls import button, hover, paragraph, picture, put, row, show_if
 
 NOTHING = "Nothing has been dragged yet: pick, then press Run."
-LOOK = "Move the slider to see a step: its picture in one leap, its features, and a way to branch from there."
+LOOK = "Move the slider, or play: each step appears on the picture, in one leap, and a new drag can branch from there."
+LOSS = (
+    "The distance says how the drag goes. The loss may rise while all goes well: it compares what is at the handle with "
+    "what is one cell further, and both move on; what has changed outside the mask is added to it."
+)
+# milliseconds from one step to the next when played; a step that comes later than that is passed over
+PACE = 400
 
 
 class ResultPanel:
@@ -51,55 +57,74 @@ class ResultPanel:
 
 
 class TravelPanel:
-    """Time travel: a slider over a drag's steps, with loss, handles, picture in one leap, and features.
+    """Time travel: a slider over a drag's steps that can be played, with distances, loss and features.
 
     look    called with a step to look at; `refresh` is given what comes of it
     branch  called with the step where a new drag shall begin
+    frame   called with the picture of the step, in one leap and with its marks, and a caption; with None where the
+            slider is at the end, whose picture is the result
     """
 
-    def __init__(self, look: Callable[[int], None], branch: Callable[[int], None]):
-        self._look, self._result, self._looks = look, None, {}
-        self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="420px"))
-        self.text = W.HTML()
-        self.image, self.features = picture("300px"), picture("300px")
+    def __init__(self, look: Callable[[int], None], branch: Callable[[int], None], frame: Callable):
+        self._look, self._frame, self._result, self._looks = look, frame, None, {}
+        self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="300px"))
+        self.play = W.Play(interval=PACE, layout=W.Layout(width="auto"))
+        hover(self.play, "play the drag from this step on, on the picture itself")
+        W.jslink((self.play, "value"), (self.step, "value"))
+        self.text, self.features = W.HTML(), picture("256px")
         meaning = "a new drag from this step's latent, with other points or settings"
         self.branch = button("branch from here", meaning, lambda: branch(self.step.value))
-        self.widget = W.VBox([row(self.step, self.branch), self.text, row(self.image, self.features)])
+        self.widget = W.VBox([row(self.play, self.step, self.branch), self.text, self.features])
         self.step.observe(self._choose_step, "value")
         self.show(None)
 
     def show(self, result: Result | None) -> None:
         """Travel in this edit, from its last step on; nothing is looked at before the slider is moved."""
         self._result, self._looks = None, {}  # no look while the slider is set
-        self.step.max = last = len(result.states) - 1 if result else 0
-        self.step.value = last
+        self.step.max = self.play.max = last = len(result.states) - 1 if result else 0
+        self.step.value = self.play.value = last
         self._result = result
-        put(self.image, b"")
         put(self.features, b"")
         self._draw()
 
     def refresh(self, looks: dict) -> None:
         """Draw the steps that were looked at meanwhile."""
         if looks.keys() != self._looks.keys():
+            new = looks.keys() - self._looks.keys()
             self._looks = looks
             self._draw()
+            if self.step.value in new:
+                self._show_frame()
 
     def _choose_step(self, _) -> None:
         self._draw()
-        if self._result is not None and self.step.value not in self._looks:
+        if self._result is None:
+            return
+        if self.step.value in self._looks or self.step.value == self.step.max:
+            self._show_frame()
+        if self.step.value not in self._looks:
             self._look(self.step.value)
+
+    def _show_frame(self) -> None:
+        result, step = self._result, self.step.value
+        if step == self.step.max:
+            self._frame(None, "after")
+        else:
+            marked = frames.marked(self._looks[step].image, result.tracks_xy[: step + 1], result.task.targets)
+            self._frame(marked, f"step {step} of {self.step.max}, in one leap")
 
     def _draw(self) -> None:
         result, step = self._result, self.step.value
         self.branch.disabled = result is None or step not in self._looks
-        show_if(result is not None, self.step, self.branch)
+        show_if(result is not None, self.play, self.step, self.branch)
         if result is None:
             self.text.value = NOTHING
             return
-        distances = ", ".join(f"{d:.1f}" for d in result.states[step].distance.tolist())
-        text = f"{frames.curve(result.losses, step, 'loss')}<br>cells to the targets: {distances}"
-        self.text.value = text if self._looks else f"{text}<br>{LOOK}"
+        distances = [state.distance.tolist() for state in result.states]
+        curves = frames.curve([max(d) for d in distances], step, "farthest handle, cells to its target")
+        curves += frames.curve(result.losses, step, "loss")
+        each = ", ".join(f"{d:.1f}" for d in distances[step])
+        text = f"{curves}<div>cells to the targets: {each}</div><small>{LOSS}</small>"
+        self.text.value = paragraph(text if self._looks else f"{text}<br>{LOOK}")
         if step in self._looks:
-            view, tracks = self._looks[step], result.tracks_xy[: step + 1]
-            put(self.image, frames.jpeg(frames.marked(view.image, tracks, result.task.targets)))
-            put(self.features, frames.jpeg(frames.enlarged(view.features)))
+            put(self.features, frames.jpeg(frames.enlarged(self._looks[step].features)))
