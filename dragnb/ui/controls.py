@@ -84,7 +84,8 @@ class Panel:
             name: button(name, f"{action.meaning} (key {action.key})", lambda name=name: run(name))
             for name, action in actions.items()
         }
-        self.chip = button("", "", lambda: None)
+        self._offered: Callable[[], object] = lambda: None
+        self.chip = button("", "", lambda: self._offered())
         self.chip.add_class("dragnb-chip")
         show_if(False, self.chip)
         self.dropped = W.Textarea(layout={"display": "none"})
@@ -167,9 +168,7 @@ class Panel:
         """One thing to do next, as a button under the notes; None: nothing."""
         show_if(action is not None, self.chip)
         self.chip.description, self.chip.tooltip = label, meaning
-        self.chip._click_handlers.callbacks.clear()
-        if action is not None:
-            self.chip.on_click(lambda _: action())
+        self._offered = action or (lambda: None)
 
 
 def checklist(picks: Picks) -> str:

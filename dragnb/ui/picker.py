@@ -69,6 +69,8 @@ class Picker:
         self._preview, self._select = preview.Warp(), select
         # of the last selection: its place, how like it all is, whether it is taken off, and the masks around it
         self._selection: tuple | None = None
+        # the drag that the opened picture carries
+        self._carried: DragTask | None = None
         self._actions = self._list_actions()
         self._keys = {action.key: name for name, action in self._actions.items()} | OTHER_KEYS
         tools = TOOLS if select is None else (*TOOLS, SELECT)
@@ -112,6 +114,7 @@ class Picker:
             self.canvas.show()
             message = message if isinstance(message, str) else ""
             self.panel.write(self.picks, message, self.notes(self.picks))
+            self._offer()
             changed, self._changed = self._changed, False
         if changed:
             for listener in list(self._listeners):  # without the lock: they may wait for others
@@ -316,25 +319,32 @@ class Picker:
     def _load_path(self):
         place = self.panel.path.value
         task = files.read_place(place)
-        path = Path(place.strip()).expanduser()
+        path, message = Path(place.strip()).expanduser(), self._load(task, place)
         self._offer_drag(files.carried(path.name, path.read_bytes()) if path.is_file() else None)
-        return self._load(task, place)
+        return message
 
     def _load(self, task, name: str = "") -> str:
         self.pointer.release()
-        self.pointer.selected = None
+        self.pointer.selected = self._carried = None
         self.picks.load(task)
         return f"{name} is loaded; undo brings back what was here" if name else ""
 
     def _offer_drag(self, drag: DragTask | None):
         """A picture that carries a drag is opened as a picture, and the drag is offered."""
+        self._carried = drag
+        self._offer()
 
-        def load():
+    def _offer(self):
+        """What may be wanted next: the drag that a picture carries, until points are picked; a mask for points."""
+        picks, drag = self.picks, self._carried
+        if drag is not None and not picks.points:
+            meaning = "the picture that it was made from, with its points, mask and prompt"
+            self.panel.offer("open the drag that this picture carries", meaning, lambda: self.load(drag))
+        elif len(picks.points) > 1 and not picks.mask.any():
+            name = "around the path"
+            self.panel.offer(f"mask: {name}", self._actions[name].meaning, lambda: self.act(name))
+        else:
             self.panel.offer("", "", None)
-            self.load(drag)
-
-        meaning = "the picture that it was made from, with its points, mask and prompt"
-        self.panel.offer("open the drag that this picture carries", meaning, drag and load)
 
     def _save(self) -> str:
         return f"saved to {files.save(self.picks, self.panel.path.value)}"

@@ -43,7 +43,7 @@ class Snapshot:
 
 
 class StepView(NamedTuple):
-    """A step of a drag: the picture in one leap (blurred), `as_result`; its features in colours, (h, w, 3) in [0, 1]."""
+    """A step of a drag: the picture in one leap (blurred), `as_result`; its features in colours, float (h, w, 3)."""
 
     image: np.ndarray
     features: np.ndarray
@@ -53,7 +53,7 @@ class Session(Worker):
     """A studio without its widgets: a Worker whose jobs are drags and films of them.
 
     model, settings, side  as `pipeline.run` takes them; may be changed at any time, a run reads them when it begins
-    snapshots  the finished drags; made: how many ever; scores: what else is said of each
+    snapshots  the finished drags; made: how many ever; scores: what else is said of each; starred: those marked
     shown      the one that is looked at; looks: its steps that were looked at
 
     Stop ends a drag under way and finishes its picture; pressed once more, in one leap. Before the first step there is
@@ -64,7 +64,7 @@ class Session(Worker):
         super().__init__()
         self.model, self.settings, self.side, self.store = model, settings, side, store or Store()
         self.snapshots: list[Snapshot] = []
-        self.made = 0
+        self.made, self.starred = 0, set()
         self.scores: list[Callable[[Result], str]] = [rest_line]
         self.shown: Snapshot | None = None
         self.looks: dict[int, StepView] = {}
@@ -150,16 +150,24 @@ class Session(Worker):
         """Forget a finished drag; those that branched from it keep what they need of it."""
         with self.lock:
             self.snapshots = [other for other in self.snapshots if other is not snapshot]
+            self.starred.discard(snapshot)
         if self.shown is snapshot:
             self.show(self.snapshots[-1] if self.snapshots else None)
         else:
             self._notify()
+
+    def star(self, snapshot: Snapshot, yes: bool = True) -> None:
+        """Mark a finished drag, or take the mark off; an exported picture says so in its record."""
+        with self.lock:
+            (self.starred.add if yes else self.starred.discard)(snapshot)
+        self._notify()
 
     def close(self) -> None:
         """End what runs and free pictures, states and models; other sessions are not touched."""
         super().close()
         with self.lock:
             self.snapshots, self.shown, self.looks, self.preview = [], None, {}, None
+            self.starred.clear()
             self._prepared, self._colors, self._features = (None, None), None, (None,)
 
     def canvas_side(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import html
 import os
@@ -86,6 +87,7 @@ class Studio:
             lambda snapshot: self._try(self.go_back, snapshot),
             lambda snapshot: self._try(self.compare, snapshot),
             lambda snapshot: self._try(self.session.delete, snapshot),
+            self.session.star,
         )
         self.out = W.Text(value=str(out), description="folder")
         # two threads may draw: the page's and the session's
@@ -113,7 +115,9 @@ class Studio:
         panel.row.children = (panel.prompt, self.run_button, self.stop_button)
         self.begins, self.progress, self.message = W.HTML(), W.HTML(), W.HTML()
         examples = (
-            [panels.Examples(_examples(), self.load_example).widget] if settings.model == "clay" else []
+            [panels.Examples(EXAMPLES, _example, self.load_example).widget]
+            if settings.model == "clay"
+            else []
         )
         folds = [settings.advanced, *self._folds(), *panel.folds]
         status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
@@ -267,6 +271,8 @@ class Studio:
         if snapshot is None:
             raise InputError("there is nothing to export yet; press Run first")
         result, path = snapshot.result, Path(f"{self._stem(snapshot, kind)}.{kind}")
+        if snapshot in self.session.starred:
+            result = dataclasses.replace(result, record=result.record | {"starred": True})
 
         def ours(place: Path) -> bool:
             return place in self._written
@@ -313,6 +319,7 @@ class Studio:
             events, looks = list(session.progress.values()), dict(session.looks)
             busy, shown, snapshots = session.busy, session.shown, list(session.snapshots)
             message, problem, preview = session.message, session.problem, session.preview
+            starred = set(session.starred)
         with self._lock:
             ended, self._busy = "" if busy else self._busy, busy
             self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
@@ -328,7 +335,7 @@ class Studio:
                 self.travel.show(shown and shown.result)
                 self.picker.show_result(shown and shown.result.image, "after")
             self.travel.refresh(looks)
-            self.gallery.show(snapshots, shown)
+            self.gallery.show(snapshots, shown, starred)
         if ended:  # how long a drag takes is known better now
             self.picker.refresh()
 
@@ -377,8 +384,8 @@ class Studio:
 
 
 @functools.cache
-def _examples() -> list[clay.ClayTask]:
-    return [clay.task(*which) for which in EXAMPLES]
+def _example(seed: int, kind: str, edit: str) -> clay.ClayTask:
+    return clay.task(seed, kind, edit)
 
 
 def link(path: Path, kind: str) -> str:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import errno
+import json
 import os
 import shutil
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,15 +14,16 @@ import pytest
 
 pytest.importorskip("ipycanvas", reason="ipycanvas is missing: pip install 'dragnb[widgets]'")
 
-from dragnb import config
+from dragnb import clay, config
 from dragnb.errors import InputError
 from dragnb.pipeline import Event
 from dragnb.store import Store
-from dragnb.task import DragTask
+from dragnb.task import DragTask, read_record
 from dragnb.ui import Studio, panels
 from dragnb.ui import studio as studio_file
 from dragnb.ui.panels import SettingsPanel
 from dragnb.ui.picks import Picks
+from dragnb.ui.session import SECONDS
 from dragnb.ui.worker import Problem
 
 PATIENCE = 120  # seconds; a run takes about one
@@ -225,6 +229,22 @@ def test_what_run_takes_is_said_beside_the_canvas_once_a_drag_was_made(drag_task
     studio.close()
 
 
+def test_what_run_takes_on_a_branch_has_no_stage_in_it_that_the_first_drag_has_done(
+    drag_task, smoke, quick, tmp_path
+):
+    studio = Studio(drag_task, smoke, quick, store=Store(tmp_path))
+    text = studio.picker.panel.text
+    press(studio, studio.run_button)
+    slow = {name: stages | {"finetune": 1000.0} for name, stages in studio.session._seconds().items()}
+    (tmp_path / SECONDS).write_text(json.dumps(slow))
+    travel(studio, 1)
+    studio.branch(1)
+    assert seconds_of(text.value) < 1000, "the picture at that step is another, the drag's own is not"
+    studio.picker.load(255 - drag_task.image)
+    assert seconds_of(text.value) >= 1000
+    studio.close()
+
+
 def seconds_of(text):
     return int(text.split("Run will take about ")[1].split(" s")[0])
 
@@ -275,7 +295,7 @@ def test_the_time_travel_shows_distance_then_loss_and_features_and_the_step_on_t
     travel(done, 1)
     text, image = done.travel.text.value, canvas.after
     assert f"loss: {result.losses[1]:.3g}" in text and "cells to the targets" in text
-    distance = f"cells to its target: {result.states[1].distance.max():.3g}"
+    distance = f"distance, cells: {result.states[1].distance.max():.3g}"
     assert text.index(distance) < text.index("loss:") < text.index("The loss may rise while all goes well")
     assert canvas.caption == "step 1 of 3, in one leap" and canvas.swiped
     assert done.travel.features.value and not done.travel.branch.disabled
@@ -520,7 +540,6 @@ def test_a_drag_can_be_deleted_and_its_branch_still_names_it(studio):
 
 
 def test_a_photograph_in_the_bundled_model_is_warned_of_and_clay_is_not(drag_task):
-    from dragnb import clay
     from dragnb.ui import advice
 
     photo, figure = Picks(drag_task.image), Picks(clay.sample(3).picture())
@@ -562,3 +581,64 @@ def test_a_click_with_the_select_tool_masks_what_the_model_finds_alike(studio, d
     assert studio.session.wait(PATIENCE) and studio.session.problem is None
     mask, (x, y) = studio.picker.picks.mask, drag_task.handles[0].astype(int)
     assert mask[y, x] and not mask.all()
+
+
+def test_the_small_scenes_are_drawn_while_the_page_is_there_already(smoke, drag_task, monkeypatch):
+    go_on = threading.Event()
+
+    def slowly(*key):
+        go_on.wait(PATIENCE)
+        return clay.task(*key)
+
+    monkeypatch.setattr(studio_file, "_example", slowly)
+    studio = Studio(drag_task, "clay")
+    examples = [w for w in widgets_in(studio.widget) if getattr(w, "description", "") == "rabbit"]
+    assert len(examples) == 1, "the page is there, and no scene was drawn yet"
+    threads = [t for t in threading.enumerate() if t.name == "dragnb examples"]
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    pictures = [w.value for w in widgets_in(studio.widget) if getattr(w, "format", "") == "jpeg" and w.value]
+    assert len(set(pictures)) >= len(studio_file.EXAMPLES)
+    examples[0].click()
+    assert (studio.picker.picks.image == clay.task(*studio_file.EXAMPLES[0]).task.image).all()
+    studio.close()
+
+
+def widgets_in(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from widgets_in(child)
+
+
+def test_a_star_stays_with_its_drag_and_is_in_the_record_of_its_picture(studio):
+    press(studio, studio.run_button)
+    star = next(w for w in widgets_in(studio.gallery.widget) if getattr(w, "description", "") == "star")
+    star.value = True
+    first = studio.session.shown
+    press(studio, studio.run_button)
+    assert studio.session.starred == {first} and star.value and star.icon == "star"
+    studio.export("png")
+    studio.go_back(first)
+    studio.export("png")
+    records = [read_record(path) for path in sorted(Path(studio.out.value).glob("*.png"))]
+    assert [record.get("starred") for record in records] == [None, True]
+    studio.session.delete(first)
+    assert not studio.session.starred
+
+
+def test_a_mask_is_offered_where_its_note_stands_once_there_is_an_arrow(studio, drag_task):
+    chip, picks = studio.picker.panel.chip, studio.picker.picks
+    picks.clear_mask()
+    assert chip.layout.display == "" and chip.description == "mask: around the path"
+    chip.click()
+    assert picks.mask.any() and chip.layout.display == "none"
+    studio.picker.load(drag_task.image)
+    assert chip.layout.display == "none", "without an arrow there is no path"
+
+
+def test_the_settings_that_differ_are_said_under_each_drag(studio):
+    press(studio, studio.run_button)
+    studio.settings.numbers["lam"].value = 3.0
+    press(studio, studio.run_button)
+    assert "lam 3.0" in studio.gallery.widget.children[1].children[3].value

@@ -13,8 +13,8 @@ from dragnb.ui.controls import button, hover, paragraph, picture, put, row, show
 NOTHING = "Nothing has been dragged yet: pick, then press Run."
 LOOK = "Move the slider, or play: each step appears on the picture, in one leap, and a new drag can branch from there."
 LOSS = (
-    "The distance says how the drag goes. The loss may rise while all goes well: it compares what is at the handle with "
-    "what is one cell further, and both move on; what has changed outside the mask is added to it."
+    "The distance says how the drag goes. The loss may rise while all goes well: it compares what is at the handle "
+    "with what is one cell further, and both move on; what has changed outside the mask is added to it."
 )
 # milliseconds from one step to the next when played; a step that comes later than that is passed over
 PACE = 400
@@ -121,7 +121,7 @@ class TravelPanel:
             self.text.value = NOTHING
             return
         distances = [state.distance.tolist() for state in result.states]
-        curves = frames.curve([max(d) for d in distances], step, "farthest handle, cells to its target")
+        curves = frames.curve([max(d) for d in distances], step, "distance, cells")
         curves += frames.curve(result.losses, step, "loss")
         each = ", ".join(f"{d:.1f}" for d in distances[step])
         text = f"{curves}<div>cells to the targets: {each}</div><small>{LOSS}</small>"
