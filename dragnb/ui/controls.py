@@ -77,7 +77,7 @@ class Panel:
         self._table_written = None
         hint = "What does the picture show? As: a green rabbit"
         self.prompt = W.Text(
-            placeholder=hint, continuous_update=False, layout={"flex": "1 1 200px", "min_width": "0"}
+            placeholder=hint, continuous_update=False, layout={"flex": "1 1 130px", "min_width": "0"}
         )
         hover(self.prompt, "prompt: what the picture shows")
         self.buttons = {
@@ -96,7 +96,7 @@ class Panel:
         self.bar, self.mask_row = self._tools(), self._mask_row()
         self.below = W.VBox([self.text, self.chip])
         self.left = W.VBox([page_hook(), self.bar, self.mask_row, canvas, self.row, self.dropped])
-        self.widget = named(W.VBox([self.left, self.below, *self.folds]), "dragnb")
+        self.widget = named(W.VBox([self.left, self.below, folded(*self.folds)]), "dragnb")
 
     def _tools(self):
         looks = {"icons": [TOOL_ICONS[tool] for tool in self.tools]}
@@ -202,11 +202,17 @@ def fold(title: str, content) -> W.VBox:
     def turn(_):
         head.icon = "caret-down" if head.value else "caret-right"
         show_if(head.value, content)
+        (made.add_class if head.value else made.remove_class)("dragnb-open")
 
     head.observe(turn, "value")
     made = W.VBox([head, content])
     made.head = head
     return made
+
+
+def folded(*folds) -> W.HBox:
+    """Folds side by side, as many as a line holds."""
+    return named(row(*folds), "dragnb-folds")
 
 
 def paragraph(content: str, attributes: str = "") -> str:

@@ -93,7 +93,8 @@ def curve(values, at: int, label: str, width: int = 320, height: int = 90) -> st
     y = height - 4 - (values - low) / max(high - low, 1e-12) * (height - 26)
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     return (
-        f'<svg width="{width}" height="{height}" role="img" aria-label="{label}: {values[at]:.3g} at step {at}">'
+        f'<svg viewBox="0 0 {width} {height}" style="width: {width}px; max-width: 100%; display: block" role="img" '
+        f'aria-label="{label}: {values[at]:.3g} at step {at}">'
         f'<polyline points="{line}" fill="none" stroke="{TARGET}" stroke-width="2"/>'
         f'<circle cx="{x[at]:.1f}" cy="{y[at]:.1f}" r="4" fill="{HANDLE}"/>'
         f'<text x="4" y="14" font-size="12" fill="currentColor">{label}: {values[at]:.3g}, '

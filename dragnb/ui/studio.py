@@ -19,7 +19,7 @@ from dragnb.errors import InputError
 from dragnb.store.names import safe_stem
 from dragnb.task import DragTask
 from dragnb.ui import advice, controls, export, frames, panels
-from dragnb.ui.controls import fold, named, row
+from dragnb.ui.controls import fold, folded, named, row
 from dragnb.ui.picker import Picker
 from dragnb.ui.session import Session, Snapshot
 
@@ -45,6 +45,8 @@ EXAMPLES = (
     (831_023, "rocket", "tilt"),
 )
 CLOSE, CLOSE_SURELY = "close studio", "press again: all drags are dropped"
+# seconds that the question stands
+ASKED = 10.0
 # pixels from the target: nothing is left to drag
 ARRIVED = 1.0
 
@@ -92,6 +94,7 @@ class Studio:
         self.out = W.Text(value=str(out), description="folder")
         # two threads may draw: the page's and the session's
         self._lock = threading.RLock()
+        self._asking = threading.Timer(0, lambda: None)
         self._drawn: Snapshot | None = None
         self._busy = ""
         # names of what was exported, and the files that this studio wrote
@@ -121,7 +124,7 @@ class Studio:
         )
         folds = [settings.advanced, *self._folds(), *panel.folds]
         status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
-        right = W.VBox([*examples, settings.widget, *status, *folds])
+        right = W.VBox([*examples, settings.widget, *status, folded(*folds)])
         panel.left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
         # beside the picture wherever that leaves it so much
         right.layout.flex, right.layout.min_width = "1 1 300px", "0"
@@ -146,14 +149,18 @@ class Studio:
         ]
 
     def _ask_to_close(self) -> None:
-        """The first press asks, the second closes."""
+        """The first press asks, a second one soon after closes."""
         if self.close_button.description == CLOSE_SURELY:
             self.close()
-        else:
-            self.close_button.description, self.close_button.button_style = CLOSE_SURELY, "danger"
+            return
+        self.close_button.description, self.close_button.button_style = CLOSE_SURELY, "danger"
+        self._asking = threading.Timer(ASKED, self._ask_no_more)
+        self._asking.daemon = True
+        self._asking.start()
 
-    def _keep_open(self) -> None:
-        """Whoever does something else after the first press does not mean to close."""
+    def _ask_no_more(self) -> None:
+        """Whoever did something else, or nothing for a while, did not want to close."""
+        self._asking.cancel()
         self.close_button.description, self.close_button.button_style = CLOSE, ""
 
     def _button(self, label: str, meaning: str, action):
@@ -162,7 +169,7 @@ class Studio:
     def _try(self, action, *args) -> None:
         """Do what was clicked; an error is shown on the page, and nothing else changes."""
         if action != self._ask_to_close:
-            self._keep_open()
+            self._ask_no_more()
         try:
             self.session.problem = None
             action(*args)
@@ -307,6 +314,7 @@ class Studio:
     def close(self) -> None:
         """End the thread, drop pictures, states and models, take the widgets off the page."""
         self.session.close()
+        self._asking.cancel()
         self._drawn, self._branch, self._stems = None, None, {}
         self.result.show(None)
         self.travel.show(None)
@@ -348,8 +356,8 @@ class Studio:
         self.picker.refresh()
 
     def _on_picks(self) -> None:
-        """The picks changed: another picture ends a branch."""
-        self._keep_open()
+        """The picks changed: another picture ends a branch, and nobody who picks wants to close."""
+        self._ask_no_more()
         if self._branch and not np.array_equal(self.picker.picks.image, self._branch[2]):
             self._branch = None
         if self.picker.picks.image is not self._picture:

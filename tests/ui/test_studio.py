@@ -374,7 +374,7 @@ def test_the_result_becomes_the_next_picture_and_every_drag_can_be_gone_back_to(
     press(studio, studio.run_button)
     assert len(studio.gallery.widget.children) == 2
 
-    studio.gallery.widget.children[0].children[1].click()
+    go_button(studio.gallery.widget.children[0]).click()
     assert studio.session.shown is first and studio.settings.settings == quick
     assert studio.picker.picks.task().handles.tolist() == drag_task.handles.tolist()
     assert (studio.picker.picks.image == drag_task.image).all()
@@ -510,10 +510,22 @@ def test_an_export_is_told_where_its_button_is_with_the_file_as_a_link(done):
     )
 
 
-def test_closing_asks_once(smoke, drag_task):
+def test_closing_asks_once_and_no_longer_once_something_else_was_done_or_time_has_passed(
+    smoke, drag_task, monkeypatch
+):
     studio = Studio(drag_task, smoke)
+    others = [lambda: studio.picker.act("clear points"), studio.next_button.click]
+    for other in others:
+        studio.close_button.click()
+        assert not studio.session._closed and "press again" in studio.close_button.description
+        other()
+        assert studio.close_button.description == "close studio"
+    monkeypatch.setattr(studio_file, "ASKED", 0.01)
     studio.close_button.click()
-    assert not studio.session._closed and "press again" in studio.close_button.description
+    studio._asking.join(PATIENCE)
+    assert studio.close_button.description == "close studio"
+    monkeypatch.undo()
+    studio.close_button.click()
     studio.close_button.click()
     assert studio.session._closed
 
@@ -534,7 +546,7 @@ def test_a_drag_can_be_deleted_and_its_branch_still_names_it(studio):
     studio.branch(1)
     press(studio, studio.run_button)
     item = studio.gallery.widget.children[1]
-    assert item.children[1].description == "2 · from 1, step 1"
+    assert go_button(item).description == "2 · from 1, step 1"
     studio.session.delete(first)
     assert studio.gallery.widget.children == (item,) and studio.session.shown is not first
 
@@ -605,6 +617,11 @@ def test_the_small_scenes_are_drawn_while_the_page_is_there_already(smoke, drag_
     studio.close()
 
 
+def go_button(item):
+    """Of a drag in the gallery."""
+    return item.children[1].children[0]
+
+
 def widgets_in(widget):
     yield widget
     for child in getattr(widget, "children", ()):
@@ -641,4 +658,4 @@ def test_the_settings_that_differ_are_said_under_each_drag(studio):
     press(studio, studio.run_button)
     studio.settings.numbers["lam"].value = 3.0
     press(studio, studio.run_button)
-    assert "lam 3.0" in studio.gallery.widget.children[1].children[3].value
+    assert "lam 3.0" in studio.gallery.widget.children[1].children[1].children[2].value

@@ -69,9 +69,8 @@ class Gallery:
         compare.icon, delete.icon = "columns", "trash"
         tools = named(row(star, compare, delete), "dragnb-icons")
         new = W.HTML(f"<small>{html.escape(changes)}</small>")
-        return W.VBox(
-            [image, go, tools, new], layout=W.Layout(width="auto", max_width="150px", align_items="center")
-        )
+        beside = W.VBox([go, tools, new], layout=W.Layout(max_width="150px"))
+        return W.HBox([image, beside], layout=W.Layout(width="auto", align_items="flex-start"))
 
 
 class Examples:
