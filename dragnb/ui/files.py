@@ -73,9 +73,10 @@ def read_dropped(name: str, content: str) -> DragTask | np.ndarray:
     if not content:
         raise InputError(f"{name} is too large to be dropped, or empty; type its path instead")
     try:
-        return read_bytes(name, base64.b64decode(content, validate=True))
+        whole = base64.b64decode(content, validate=True)
     except ValueError as error:  # binascii.Error
         raise InputError(f"{name} did not arrive whole; drop it again, or type its path") from error
+    return read_bytes(name, whole)
 
 
 def read_path(path: Path) -> DragTask | np.ndarray:

@@ -1,5 +1,6 @@
 """Picks as files, addresses and text: what is right comes through, what is wrong is named."""
 
+import base64
 import http.server
 import io
 import json
@@ -186,3 +187,10 @@ def test_the_parameters_run_as_python_and_pass_through_a_shell_to_yaml(task):
     assert "mask" not in text
     picks.invert()
     assert "the mask is not in here" in files.parameters(picks)
+
+
+def test_a_dropped_file_that_is_no_picture_is_refused_by_what_it_is_and_one_cut_short_as_that():
+    with pytest.raises(InputError, match="notes.txt cannot be read as a picture"):
+        files.read_dropped("notes.txt", base64.b64encode(b"hello").decode())
+    with pytest.raises(InputError, match="a.png did not arrive whole"):
+        files.read_dropped("a.png", "abc")
