@@ -343,11 +343,10 @@ def unconditional(model: Model, negative: str = "") -> torch.Tensor:
     return torch.zeros_like(cond) if zeros and not negative else cond
 
 
-def tokenizer_of(model: str | Model):
+def tokenizer_of(model: str | Model | Wanted):
     """The tokenizer of a model that has been loaded, by its name too; None where it has not."""
-    known = (
-        model if isinstance(model, Model) else next((m for m in _loaded.values() if m.name == model), None)
-    )
+    name, known = getattr(model, "name", model), model if isinstance(model, Model) else None
+    known = known or next((m for m in _loaded.values() if m.name == name), None)
     return known and known.tokenizer
 
 

@@ -24,7 +24,7 @@ from dragnb.checkpoints.remedies import remedy
 from dragnb.checkpoints.scheduler import abar
 from dragnb.checkpoints.sdxl import inputs as sdxl_inputs
 from dragnb.checkpoints.sdxl import is_sdxl
-from dragnb.checkpoints.source import Source, quiet, read_parts, resolve
+from dragnb.checkpoints.source import Source, check_laid_over, quiet, read_parts, resolve
 
 __all__ = [
     "CONVERT",
@@ -33,6 +33,7 @@ __all__ = [
     "SD15_SIDE",
     "Source",
     "abar",
+    "check_laid_over",
     "clay_folder",
     "data_file",
     "download",

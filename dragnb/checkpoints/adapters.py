@@ -86,6 +86,29 @@ def load(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     return named(weights)
 
 
+def check(path: str | os.PathLike) -> None:
+    """Refuse a file that is no LoRA of a U-Net by the names in it, without reading its weights; raises InputError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            _require_unet((WRAPPED.sub(PREFIX, name) for name in file.keys()), path)  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(_unreadable(path, error)) from error
+
+
+def _unreadable(path, error) -> str:
+    return f"LoRA: {path} cannot be read ({reason_of(error)}); {remedies.of_file(error, AGAIN)}"
+
+
+def _require_unet(names, path) -> None:
+    if not any(name.startswith((PREFIX, "lora_unet_")) for name in names):
+        known = f"{PREFIX}….lora.down.weight"
+        raise InputError(f"LoRA: {path} holds no U-Net weights named {known}; it is another kind of file")
+
+
 def _read(path) -> tuple[dict[str, torch.Tensor], dict]:
     """A LoRA file's weights and alphas, and the configuration in its header; refuses what is not plain LoRA."""
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
@@ -96,11 +119,8 @@ def _read(path) -> tuple[dict[str, torch.Tensor], dict]:
             state = {WRAPPED.sub(PREFIX, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = json.loads((file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY) or "{}")
     except (OSError, SafetensorError, ValueError) as error:
-        remedy = remedies.of_file(error, AGAIN)
-        raise InputError(f"LoRA: {path} cannot be read ({reason_of(error)}); {remedy}") from error
-    if not any(name.startswith((PREFIX, "lora_unet_")) for name in state):
-        names = f"{PREFIX}….lora.down.weight"
-        raise InputError(f"LoRA: {path} holds no U-Net weights named {names}; it is another kind of file")
+        raise InputError(_unreadable(path, error)) from error
+    _require_unet(state, path)
     if not isinstance(header, dict):
         raise InputError(f"LoRA: {path}: its header holds no settings by name, but {short(header)}; {AGAIN}")
     header = {name.removeprefix(PREFIX): value for name, value in header.items()}

@@ -178,23 +178,33 @@ def autoencoder(state: dict, settings: dict, name: str):
     return _filled(lambda: AutoencoderKL.from_config(settings), state, torch.float32, "vae", name)
 
 
-def read_vae(path: Path, model: Path, name: str):
-    """The autoencoder that a user names: a diffusers folder of it or of a whole model, or a single file. Float32.
-
-    model  the folder that holds the model's own configs; a single file is taken to have the same settings
-    """
+def check_vae(path: Path, name: str) -> None:
+    """Refuse what is no autoencoder, by its config or the names in it, before any weight is read; raises InputError."""
     if path.is_dir():
-        part = "vae" if (path / "vae").is_dir() else "."
-        if not (path / part / "config.json").is_file():
+        if not (path / _vae_part(path) / "config.json").is_file():
             raise InputError(
                 f"vae = {name!r} holds no config.json; give an autoencoder's folder or .safetensors file"
             )
-        return read_autoencoder(path, part, name)
+        return
     shapes, _ = header(path, name)
     if not any(k.endswith("decoder.conv_in.weight") for k in shapes):
         raise InputError(
             f"vae = {name!r} holds no autoencoder (no decoder.conv_in.weight); give another file"
         )
+
+
+def _vae_part(path: Path) -> str:
+    return "vae" if (path / "vae").is_dir() else "."
+
+
+def read_vae(path: Path, model: Path, name: str):
+    """The autoencoder that a user names: a diffusers folder of it or of a whole model, or a single file. Float32.
+
+    model  the folder that holds the model's own configs; a single file is taken to have the same settings
+    """
+    check_vae(path, name)
+    if path.is_dir():
+        return read_autoencoder(path, _vae_part(path), name)
     settings = read_json(model / "vae" / "config.json")
     if settings.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
         settings = read_json(CONFIGS / "sd15" / "vae" / "config.json")

@@ -77,11 +77,7 @@ def resolve(
 ) -> Source:
     """Find what `model` names and make sure that it is a Stable Diffusion 1 or 2; raises InputError otherwise."""
     path, name = find(model, half)
-    if isinstance(clip_skip, bool) or not isinstance(clip_skip, int) or clip_skip < 0:
-        raise InputError(
-            f"clip_skip = {clip_skip!r} is no whole number from 0; 0 is all layers, 1 leaves out the last"
-        )
-    laid = {"vae": _vae(vae), "lora": _lora(lora), "clip_skip": clip_skip}
+    laid = {"vae": _vae(vae), "lora": _lora(lora), "clip_skip": _checked_skip(clip_skip)}
     if path.is_dir():
         if config:
             raise InputError(
@@ -92,6 +88,26 @@ def resolve(
     if path.suffix.lower() != ".safetensors":
         raise refusal(name, "is no .safetensors file; give such a file or a diffusers folder")
     return Source(path.resolve(), name, half, files.check(path, config, name), **laid)
+
+
+def check_laid_over(vae=None, lora=None, clip_skip: int = 0) -> None:
+    """Refuse what cannot be laid over a model, read by the names in the files alone; raises InputError.
+
+    What is on the hub is not fetched for it, and how many layers a text encoder has only the model tells.
+    """
+    _checked_skip(clip_skip)
+    if (path := _lora(lora)) is not None:
+        adapters.check(path)
+    if vae and (Path(os.fspath(vae)).expanduser().exists() or not hub_id(os.fspath(vae))):
+        originals.check_vae(_vae(vae), os.fspath(vae))
+
+
+def _checked_skip(clip_skip: int) -> int:
+    if isinstance(clip_skip, bool) or not isinstance(clip_skip, int) or clip_skip < 0:
+        raise InputError(
+            f"clip_skip = {clip_skip!r} is no whole number from 0; 0 is all layers, 1 leaves out the last"
+        )
+    return clip_skip
 
 
 def _lora(lora) -> Path | None:

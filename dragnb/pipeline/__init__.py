@@ -342,9 +342,11 @@ def _prepare_generated(task: DragTask, generated: Generated, settings: Settings,
     if not np.array_equal(task.image, generated.image):
         raise InputError("task: its picture is not the generated one; make the task by generated.task(...)")
     own = {"steps": generated.steps, "guidance": generated.guidance, "lora_steps": 0, "fit": "native"}
-    settings, model = settings.replace(**own), generated.model
+    settings = settings.replace(**own)
     for stage in ("load", "finetune", "invert"):
         clock.begin(stage)
+        if stage == "load":
+            model = sd.load(generated.model)
         yield clock.event(0, 0)
     first = ddim.start_index(settings.steps, settings.strength)
     zs = generated.zs[first:].flip(0)

@@ -6,12 +6,14 @@ already is replaced where it was exported before, and refused where it is anothe
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 from PIL import Image
 
+from dragnb import sd
 from dragnb.config import nearest_profile
 from dragnb.errors import InputError
 from dragnb.pipeline import Result
@@ -47,11 +49,15 @@ def save_zip(path: str | os.PathLike, result: Result, ours: Ours = is_drag_zip) 
 
 
 def save_notebook(
-    path: str | os.PathLike, result: Result, model: str = "clay", ours: Ours | None = None
+    path: str | os.PathLike,
+    result: Result,
+    model: str | sd.Wanted | sd.Model = "clay",
+    ours: Ours | None = None,
 ) -> Path:
     """Notebook 00 with this drag as its parameters, ready for Jupyter and papermill; its drag file lies beside it.
 
-    A drag that began at a step of another one is repeated from the picture: a notebook's parameters hold no latent.
+    A drag that began at a step of another one, or at the latents of a picture that the model made, is repeated from
+    the picture: a notebook's parameters hold no latent.
     """
     path = Path(path)
     if not QUICKSTART.exists():
@@ -59,7 +65,14 @@ def save_notebook(
     book = json.loads(QUICKSTART.read_text(encoding="utf-8"))
     task = path.with_suffix(".zip")
     profile, changes = nearest_profile(result.settings)
-    values = {"task": str(task.resolve()), "model": model, "profile": profile, "settings": changes}
+    name = model if isinstance(model, str) else model.name
+    values = {
+        "task": str(task.resolve()),
+        "model": name,
+        "loading": _loading(model),
+        "profile": profile,
+        "settings": changes,
+    }
     values |= {"side": result.record["side"], "out": str(path.resolve().parent)}
     values["keep_outside"] = changes.pop("keep_outside", False)
     for cell in book["cells"]:
@@ -72,6 +85,14 @@ def save_notebook(
         temp.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         save_zip(task, result, ours or is_drag_zip)
     return path
+
+
+def _loading(model) -> dict:
+    """How a model is loaded where that is not the usual way, as the notebook's parameter says it."""
+    if not isinstance(model, sd.Wanted):
+        return {}
+    asked, usual = dataclasses.asdict(model), dataclasses.asdict(sd.Wanted(model.model))
+    return {name: value for name, value in asked.items() if value != usual[name]}
 
 
 def _with_values(source: str, values: dict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import time
@@ -17,6 +18,7 @@ from dragnb.config import STAGES, Settings, suited, suited_settings
 from dragnb.errors import InputError, WriteError
 from dragnb.geometry import keep_outside
 from dragnb.pipeline import Event, Prepared, Result
+from dragnb.pipeline.generated import Generated, generating
 from dragnb.store import Store, replacing
 from dragnb.task import DragTask
 from dragnb.ui import frames
@@ -32,6 +34,7 @@ class Snapshot:
 
     result  light: without `prepared`
     start   the snapshot and step whose latent it began at; None where it began at the picture itself
+    generated  of a picture that a model made, the latents on its way
     number  from 1, in the order in which they were made
     """
 
@@ -40,6 +43,7 @@ class Snapshot:
     side: int | None
     start: tuple[Snapshot, int] | None = None
     number: int = 0
+    generated: Generated | None = None
 
 
 class StepView(NamedTuple):
@@ -75,25 +79,34 @@ class Session(Worker):
         self._features: tuple = (None,)
         self._prepared: tuple[Snapshot | None, Prepared | None] = None, None
 
-    def run(self, task: DragTask, start: tuple[Snapshot, int] | None = None) -> None:
+    def run(
+        self, task: DragTask, start: tuple[Snapshot, int] | None = None, generated: Generated | None = None
+    ) -> None:
         """Drag in the background; InputError while busy.
 
         start  branch: begin at this step of this snapshot. The task's points are places in the picture as it was
                there (`looks` shows it); what is dragged is the snapshot's own picture.
+        generated  the task's picture was made by `generate`: it is dragged from its own latents
         """
         latent = None
         if start is not None:
-            result = start[0].result
+            result, generated = start[0].result, start[0].generated
+            if generated is not None and generated.model != self.model:
+                name = getattr(generated.model, "name", generated.model)
+                raise InputError(f"branch: {name} made this picture; choose that model to go on from it")
             latent, task = result.at(start[1]), replace(task, image=result.task.image)
-        self.expected, self._dragged = self._expected(task.image, task.prompt), task
-        model, side, name, done = self.model, self.side, self._timed_as(), self._done(task.image, task.prompt)
-        events = pipeline.run(task, model, self.settings, self.store, side=side, start=latent)
+        self.expected, self._dragged = self._expected(task.image, task.prompt, generated), task
+        model, side, name = self.model, self.side, self._timed_as()
+        done = self._done(task.image, task.prompt, generated)
+        events = pipeline.run(
+            task, model, self.settings, self.store, side=side, start=latent, generated=generated
+        )
 
         def keep(result: Result) -> None:
             self._remember_seconds(name, done)
             said = "; ".join(filter(None, [summary(result), *(score(result) for score in self.scores)]))
             self.made += 1
-            snapshot = Snapshot(result.light(), model, side, start, self.made)
+            snapshot = Snapshot(result.light(), model, side, start, self.made, generated)
             with self.lock:
                 self.snapshots.append(snapshot)
                 self._prepared = snapshot, result.prepared
@@ -101,6 +114,25 @@ class Session(Worker):
             self.show(snapshot)
 
         self.do("drag", events, keep)
+
+    def generate(self, then: Callable[[Generated], None], **recipe) -> None:
+        """Make a picture of a prompt in the background, as `pipeline.generated.generate` does; `then` is given it.
+
+        What it is given holds no model, only how it was asked for, so that many can be kept.
+        """
+        self.do("picture", self._generate(self.model, recipe), then)
+
+    def _generate(self, model, recipe: dict) -> Generator[Event]:
+        begin, n = time.perf_counter(), recipe["steps"]
+        steps = generating(sd.load(model), **recipe)
+        for k in itertools.count(1):
+            try:
+                next(steps)
+            except StopIteration as end:
+                made = replace(end.value, model=model)
+                break
+            yield Event("picture", k, n, time.perf_counter() - begin)
+        yield Event("done", 1, 1, time.perf_counter() - begin, made)
 
     def show(self, snapshot: Snapshot | None) -> None:
         """Look at this one from now on; None: at nothing."""
@@ -129,8 +161,8 @@ class Session(Worker):
     def _select(self, image, prompt, place, then) -> None:
         try:
             with self._computing:
-                model, about = sd.load(self.model), suited(self.model)
-                asked = id(image), prompt, model.name, self.side
+                model = sd.load(self.model)
+                about, asked = suited(model), (id(image), prompt, model.hash, self.side)
                 if self._features[0] != asked:
                     made = features.of_picture(model, image, prompt, about.t, about.block, self.side)
                     self._features = asked, image, *made
@@ -177,17 +209,18 @@ class Session(Worker):
         made = [s.result.record["side"] for s in self.snapshots if s.model == self.model and s.side is None]
         return made[-1] if made else checkpoints.side(sd.wanted(self.model).model)
 
-    def estimate(self, image: np.ndarray, prompt: str) -> float | None:
+    def estimate(self, image: np.ndarray, prompt: str, generated: Generated | None = None) -> float | None:
         """Seconds that a drag on this picture will take, by the last ones of this model, device and canvas side.
 
         What this session has done already is not counted. None where a stage that is to be done was never timed.
         """
-        stages = self._expected(image, prompt)
+        stages = self._expected(image, prompt, generated)
         return None if stages is None else sum(stages.values())
 
-    def _expected(self, image: np.ndarray, prompt: str) -> dict[str, float] | None:
+    def _expected(self, image: np.ndarray, prompt: str, generated=None) -> dict[str, float] | None:
         """Seconds by stage, in the order of the work; None where one was never timed."""
-        settings, done = self.settings or suited_settings(self.model), self._done(image, prompt) | {"done"}
+        settings = self.settings or suited_settings(self.model)
+        done = self._done(image, prompt, generated) | {"done"}
         try:
             seconds = self._seconds()[self._timed_as()]
             steps = settings.stage_steps().items()
@@ -205,8 +238,10 @@ class Session(Worker):
         later = [s for stage, s in expected.items() if order.index(stage) > order.index(events[-1].stage)]
         return events[-1].left + sum(later)
 
-    def _done(self, image: np.ndarray, prompt: str) -> set[str]:
-        """The stages that this session has already done for such a drag."""
+    def _done(self, image: np.ndarray, prompt: str, generated: Generated | None = None) -> set[str]:
+        """The stages that this session has already done for such a drag, or that such a picture does without."""
+        if generated is not None:
+            return {"load", "encode", "finetune", "invert"}
         settings, done = self.settings or suited_settings(self.model), set()
         for made in (s.result for s in self.snapshots if s.model == self.model and s.side == self.side):
             done |= {"load"}
@@ -278,7 +313,7 @@ class Session(Worker):
         if self._prepared[0] is not snapshot:
             self._prepared, result = (None, None), snapshot.result
             prepared = pipeline.prepare(
-                result.task, snapshot.model, result.settings, self.store, snapshot.side
+                result.task, snapshot.model, result.settings, self.store, snapshot.side, snapshot.generated
             )
             if prepared.base_hash != result.record["model"]["hash"]:
                 raise InputError(f"model = {snapshot.model!r} has changed since this drag; run it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import html
@@ -16,6 +17,7 @@ import numpy as np
 from dragnb import clay
 from dragnb.config import Settings, suited_settings
 from dragnb.errors import InputError
+from dragnb.pipeline.generated import Generated
 from dragnb.store.names import safe_stem
 from dragnb.task import DragTask
 from dragnb.ui import advice, controls, export, frames, panels
@@ -55,6 +57,7 @@ _shown: dict[str, tuple[str, list]] = {}
 
 
 LIVE = "live preview, blurred"
+MADE = "the model made this picture, so nothing is fine-tuned or inverted; the drag's prompt is"
 
 
 class Studio:
@@ -80,6 +83,9 @@ class Studio:
         # the scene whose drag is picked on, where its truth is known
         self._example: clay.ClayTask | None = None
         self.settings = panels.SettingsPanel(model, settings, side)
+        # pictures that a model made here, with their latents
+        self._generated: list[Generated] = []
+        self.generate = panels.GeneratePanel(model, lambda: self._try(self.make_picture))
         self.picker = Picker(what, notes=self._notes, select=self._select)
         self.result = panels.ResultPanel()
         self.travel = panels.TravelPanel(
@@ -119,10 +125,11 @@ class Studio:
         self.begins, self.progress, self.message = W.HTML(), W.HTML(), W.HTML()
         examples = (
             [panels.Examples(EXAMPLES, _example, self.load_example).widget]
-            if settings.model == "clay"
+            if settings.models.value == "clay"
             else []
         )
-        folds = [settings.advanced, *self._folds(), *panel.folds]
+        made = fold("generate a picture", self.generate.widget)
+        folds = [settings.advanced, made, *self._folds(), *panel.folds]
         status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
         right = W.VBox([*examples, settings.widget, *status, folded(*folds)])
         panel.left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
@@ -180,7 +187,23 @@ class Studio:
         """Drag what is picked, in the background; InputError says what is missing."""
         task, start = self.picker.picks.task(), self._branch and self._branch[:2]
         self._take_settings()
-        self.session.run(task, start)
+        self.session.run(task, start, self._generated_of(task.image))
+
+    def make_picture(self) -> None:
+        """Make a picture of the prompt in the panel, in the background, and pick on it."""
+        self._take_settings()
+        self.session.generate(self._take_picture, **self.generate.recipe)
+
+    def _take_picture(self, made: Generated) -> None:
+        self._generated.append(made)
+        self._load(made.image, made.prompt)
+        self.session.report("the picture is made; undo brings back what was here")
+
+    def _generated_of(self, image: np.ndarray) -> Generated | None:
+        """The picture with its latents, where the chosen model made it here; None of any other."""
+        model = self.session.model
+        same = (m for m in reversed(self._generated) if m.model == model and np.array_equal(m.image, image))
+        return next(same, None)
 
     def _take_settings(self) -> None:
         session, panel = self.session, self.settings
@@ -218,6 +241,8 @@ class Studio:
         """What was said of other settings is not true of these."""
         with self.session.lock:
             self.session.problem = None
+        with contextlib.suppress(InputError):  # said beside the canvas
+            self.generate.suit(self.settings.model)
         self.refresh()
         self.picker.refresh()
 
@@ -228,7 +253,9 @@ class Studio:
             self._take_settings()
             notes = advice.notes(picks, session.settings, session.canvas_side(), session.model)
             image = self._branch[0].result.task.image if self._branch else picks.image
-            seconds = session.estimate(image, picks.prompt)
+            made = self._generated_of(image)
+            notes += [f"{MADE} {made.prompt!r}"] if made else []
+            seconds = session.estimate(image, picks.prompt, made)
         except InputError as error:
             return [*advice.notes(picks), str(error)]
         if seconds is not None:
@@ -290,8 +317,7 @@ class Studio:
             elif kind == "zip":
                 export.save_zip(path, result, ours)
             elif kind == "ipynb":
-                model = snapshot.model if isinstance(snapshot.model, str) else snapshot.model.name
-                export.save_notebook(path, result, model, ours)
+                export.save_notebook(path, result, snapshot.model, ours)
                 self._written.add(path.with_suffix(".zip"))
             else:
                 tracks, targets = result.tracks_xy, result.task.targets
@@ -315,7 +341,7 @@ class Studio:
         """End the thread, drop pictures, states and models, take the widgets off the page."""
         self.session.close()
         self._asking.cancel()
-        self._drawn, self._branch, self._stems = None, None, {}
+        self._drawn, self._branch, self._stems, self._generated = None, None, {}, []
         self.result.show(None)
         self.travel.show(None)
         _close(self.widget)
@@ -349,8 +375,9 @@ class Studio:
 
     def _load(self, what, prompt: str, start: tuple[Snapshot, int] | None = None) -> None:
         self._branch = self._example = None
-        self.picker.load(what)
-        self.picker.picks.set_prompt(prompt)
+        with self.picker.picks.action():  # one undo takes back both
+            self.picker.load(what)
+            self.picker.picks.set_prompt(prompt)
         self._branch = start and (*start, self.picker.picks.image)
         self._on_picks()
         self.picker.refresh()

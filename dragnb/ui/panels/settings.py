@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import ipywidgets as W
 
-from dragnb import config
+from dragnb import config, sd
 from dragnb.config import Settings, profile_names, suited_settings
 from dragnb.errors import InputError
 from dragnb.ui.controls import fold, hover, labelled, narrow, row, show_if
+from dragnb.ui.panels.loading import LoadingPanel
 
 MODELS = [
     ("bundled (clay figures only)", "clay"),
@@ -45,10 +46,11 @@ SWITCHES = {
 
 
 class SettingsPanel:
-    """Model, quality and a switch for each stage; under `advanced` profile, canvas and numbers, with their meanings."""
+    """Model, quality and a switch for each stage; under `advanced` profile, canvas, numbers, the model's loading."""
 
     def __init__(self, model, settings: Settings | None, side: int | None):
-        own = [] if isinstance(model, str) else [(model.name, model)]
+        own = [(model.name, model)] if isinstance(model, sd.Model) else []
+        self.loading = LoadingPanel()
         self.models = self._beside(W.Dropdown, "model", options=MODELS + own, value="")
         self.folder = narrow(W.Text, description="which", placeholder="folder, .safetensors or owner/name")
         self.quality = self._beside(W.Dropdown, "quality", options=[*QUALITY, OWN], value="normal")
@@ -84,8 +86,10 @@ class SettingsPanel:
         )
         for widget in watched:
             widget.observe(lambda _: self._notify(), "value")
+        self.loading.on_change(self._notify)
         self.widget = W.VBox([row(self.models, self.quality, self.folder), row(*self.switches.values())])
-        self.advanced = fold("advanced", W.VBox([self.profile, self.side, *self.numbers.values(), self.soft]))
+        numbers = [self.profile, self.side, *self.numbers.values(), self.soft]
+        self.advanced = fold("advanced", W.VBox([*numbers, self.loading.widget]))
 
     @staticmethod
     def _beside(kind, label: str, **options):
@@ -104,6 +108,8 @@ class SettingsPanel:
     def show(self, model, settings: Settings, side: int | None) -> None:
         """Fill in what a drag was made with."""
         known = [value for _, value in self.models.options]
+        self.loading.show(model)
+        model = model.model if isinstance(model, sd.Wanted) else model
         self.models.value = model if model in known else ""
         self.folder.value = model if isinstance(model, str) and model not in known else ""
         self.side.value = side or 0
@@ -117,7 +123,7 @@ class SettingsPanel:
         model = self.models.value or self.folder.value.strip()
         if not model:
             raise InputError("model: say which, a folder, a .safetensors file or a hub id 'owner/name'")
-        return model
+        return self.loading.applied(model)
 
     @property
     def settings(self) -> Settings:
