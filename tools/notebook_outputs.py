@@ -8,6 +8,7 @@ import nbformat
 
 from dragnb.store.files import replacing
 
+STILL = "dragnb-still"  # the class of a picture that JupyterLab shows once a widget's kernel has ended
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -19,6 +20,8 @@ def commit(executed: Path, source: Path, root: Path) -> None:
     """
     book, now = nbformat.read(executed, 4), nbformat.read(source, 4)
     clean(book, root)
+    if "title" in now.metadata:  # what the page of an app is called
+        book.metadata["title"] = now.metadata["title"]
     if [c.source for c in book.cells] != [c.source for c in now.cells]:
         raise ValueError(f"{source.name} has changed since {executed} was run; run it again")
     for cell, original in zip(book.cells, now.cells, strict=True):
@@ -42,7 +45,7 @@ def clean(book, root: Path) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [scrub(output, root) for output in cell.outputs if not is_widget(output)]
+            cell.outputs = [scrub(shown, root) for shown in map(without_widget, cell.outputs) if shown]
 
 
 def papermills_own(cell) -> bool:
@@ -50,8 +53,13 @@ def papermills_own(cell) -> bool:
     return any(tag.startswith(("injected-parameters", "papermill-error")) for tag in tags)
 
 
-def is_widget(output) -> bool:
-    return WIDGET in output.get("data", {})
+def without_widget(output):
+    """The output with a widget's picture in the widget's place; None where it has none, or is of running pages only."""
+    data = output.get("data", {})
+    if STILL in data.get("text/html", "") or (WIDGET in data and "image/png" not in data):
+        return None
+    data.pop(WIDGET, None)
+    return output
 
 
 def scrub(value, root: Path):

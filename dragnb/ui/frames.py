@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
+import html
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -28,6 +30,12 @@ FPS = 10
 # seconds that the last frame of a film stays
 HOLD = 1.5
 FILM_SIDE = 512  # pixels
+# a picture for where no kernel runs: it is seen, and the output before it is not, while there is no widget
+STILL = "dragnb-still"
+STILL_STYLE = (
+    f".{STILL} {{ display: none; max-width: 100%; }} .jp-OutputArea:not(:has(.dragnb)) .{STILL} {{ display: block; }} "
+    f".jp-OutputArea-child:not(:has(.dragnb)):has(+ .jp-OutputArea-child .{STILL}) {{ display: none; }}"
+)
 MARKS = [ImageColor.getrgb(name) for name in (HANDLE, TARGET, STAR, "white", "black")]
 
 
@@ -65,9 +73,7 @@ def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def marked(image: np.ndarray, tracks_xy: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The picture with each handle's path so far, (states, n, 2): circle, dots, star; and its target, a square."""
-    h, w = image.shape[:2]
-    scale = max(1, round(SHARPEST / max(w, h)))
-    picture = Image.fromarray(image).resize((w * scale, h * scale), Image.Resampling.BILINEAR)
+    picture, scale = _large(image)
     draw = ImageDraw.Draw(picture)
     r = max(picture.size) // 100 + 2
     places = (np.asarray(tracks_xy) + 0.5) * scale
@@ -79,6 +85,46 @@ def marked(image: np.ndarray, tracks_xy: np.ndarray, targets: np.ndarray) -> np.
         _mark(draw.ellipse, track[0], r, HANDLE)
         draw.regular_polygon((*track[-1].tolist(), r + 2), 3, fill=STAR, outline="black")
     return np.asarray(picture)
+
+
+def arrows(image: np.ndarray, handles, targets) -> np.ndarray:
+    """The picture with an arrow from every handle, (n, 2), a circle, to its target, a square."""
+    picture, scale = _large(image)
+    draw = ImageDraw.Draw(picture)
+    r = max(picture.size) // 100 + 2
+    for handle, target in zip(
+        *((np.reshape(xy, (-1, 2)) + 0.5) * scale for xy in (handles, targets)), strict=True
+    ):
+        along = (target - handle) / max(float(np.linalg.norm(target - handle)), 1e-9)
+        tip, across = target - along * r, np.array([-along[1], along[0]])
+        head = [tuple(tip), *(tuple(tip - along * 3 * r + side * across * 1.5 * r) for side in (-1, 1))]
+        for width, color in ((r, "white"), (max(2, r // 2), "black")):
+            draw.line([tuple(handle), tuple(tip - along * r)], fill=color, width=width)
+        draw.polygon(head, fill="black", outline="white")
+        _mark(draw.rectangle, target, r, TARGET)
+        _mark(draw.ellipse, handle, r, HANDLE)
+    return np.asarray(picture)
+
+
+def _large(image: np.ndarray) -> tuple[Image.Image, int]:
+    """A picture enlarged by a whole number where it is small, and that number."""
+    h, w = image.shape[:2]
+    scale = max(1, round(SHARPEST / max(w, h)))
+    return Image.fromarray(image).resize((w * scale, h * scale), Image.Resampling.BILINEAR), scale
+
+
+def beside(*images: np.ndarray, side: int = SHARPEST) -> Image.Image:
+    """Pictures in a row on white, each with `side` pixels as its longer side at most."""
+    pictures = [_large(image)[0] for image in images]
+    for picture in pictures:
+        picture.thumbnail((side, side))
+    gap, height = side // 64, max(picture.height for picture in pictures)
+    row = Image.new("RGB", (sum(p.width + gap for p in pictures) - gap, height), "white")
+    x = 0
+    for picture in pictures:
+        row.paste(picture, (x, 0))
+        x += picture.width + gap
+    return row
 
 
 def _mark(shape, xy, r: int, color: str) -> None:
@@ -182,6 +228,62 @@ def film(prepared: Prepared, states: Sequence[DragState], most: int = 48) -> Ite
     """Previews of a drag from first to last, at most so many, evenly spread: yields (step, image)."""
     for step in np.linspace(0, len(states) - 1, min(most, len(states))).round().astype(int).tolist():
         yield step, prepared.preview(states[step])[0]
+
+
+class Still:
+    """A widget in a cell's output, with a picture of it for readers where no kernel runs.
+
+    widget   what a running notebook shows; its root has the class "dragnb"
+    picture  called for the picture as it is by now
+
+    The widget's own output has the picture as a PNG, which pages on the web show in its place. JupyterLab does not,
+    once the kernel has ended: for it the picture stands in an output of its own, hidden while the widget is there.
+    """
+
+    def __init__(self, widget, picture: Callable[[], Image.Image], alt: str):
+        self._widget, self._picture, self._alt = widget, picture, alt
+        self._shown = self._hidden = None
+
+    def show(self) -> None:
+        """Put widget and picture into the output of the cell under way."""
+        from IPython.display import display
+
+        self._shown = display(self._bundle(True), metadata=self._metadata(), raw=True, display_id=True)
+        self._hidden = display({"text/html": self._html(), "text/plain": ""}, raw=True, display_id=True)
+
+    def update(self, live: bool) -> None:
+        """Bring the picture up to date, if it was shown.
+
+        live  a page has drawn the widget, and would draw it anew: there the widget's own output is left as it is
+        """
+        if self._hidden is not None:
+            self._hidden.update({"text/html": self._html(), "text/plain": ""}, raw=True)
+        if self._shown is not None and not live:
+            self._shown.update(self._bundle(True), metadata=self._metadata(), raw=True)
+
+    def end(self) -> None:
+        """Leave the picture alone in the place of the widget, which is closed."""
+        if self._shown is not None:
+            self._shown.update(self._bundle(False), metadata=self._metadata(), raw=True)
+            self._hidden.update({"text/plain": ""}, raw=True)
+        self._shown = self._hidden = None
+
+    def _metadata(self) -> dict:
+        return {"image/png": {"alt": self._alt}}
+
+    def _bundle(self, live: bool) -> dict:
+        buffer = io.BytesIO()
+        self._picture().save(buffer, "PNG", optimize=True)
+        bundle = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": self._alt}
+        if live:
+            view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = view
+        return bundle
+
+    def _html(self) -> str:
+        content = base64.b64encode(jpeg(np.asarray(self._picture()))).decode()
+        alt = html.escape(self._alt, quote=True)
+        return f'<style>{STILL_STYLE}</style><img class="{STILL}" alt="{alt}" src="data:image/jpeg;base64,{content}">'
 
 
 def follow(run) -> None:

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from dragnb.errors import InputError
 from dragnb.task import DragTask
-from dragnb.ui import advice, files, masks, preview
+from dragnb.ui import advice, files, frames, masks, preview
 from dragnb.ui.canvas import DENSITY, CanvasView
 from dragnb.ui.controls import BIGGEST_BRUSH, TOOL_KEYS, Action, Panel
 from dragnb.ui.picks import Picks
@@ -66,6 +68,8 @@ class Picker:
         self.pointer = Pointer(self.picks, Viewport(self.picks.size, side))
         self.canvas = CanvasView(self.pointer)
         self._lock, self._changed, self._inside, self._listeners = threading.RLock(), False, False, []
+        # has any page drawn the canvas?
+        self.seen = False
         self._preview, self._select = preview.Warp(), select
         # of the last selection: its place, how like it all is, whether it is taken off, and the masks around it
         self._selection: tuple | None = None
@@ -276,6 +280,7 @@ class Picker:
         panel.save.on_click(lambda _: self.do(self._save))
 
     def _redraw(self):
+        self.seen = True
         with self._lock:
             self.canvas.redraw()
 
@@ -376,7 +381,13 @@ class Picker:
             "cancel": Action("Escape", pointer.cancel, "undo what is being drawn, or choose no point"),
         }
 
-    def _ipython_display_(self):
-        from IPython.display import display
+    def still(self, *others) -> Image.Image:
+        """The picture with its arrows, and others beside it."""
+        points = self.picks.points[: len(self.picks.points) // 2 * 2]
+        drawn = frames.arrows(self.picks.image, points[::2], points[1::2])
+        return frames.beside(drawn, *others)
 
-        display(self.widget)
+    def _ipython_display_(self):
+        shown = frames.Still(self.widget, self.still, "the picture with what was picked on it")
+        shown.show()
+        self.on_change(lambda: shown.update(self.seen))

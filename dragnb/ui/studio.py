@@ -103,6 +103,7 @@ class Studio:
         self._asking = threading.Timer(0, lambda: None)
         self._drawn: Snapshot | None = None
         self._busy = ""
+        self._still: frames.Still | None = None
         # names of what was exported, and the files that this studio wrote
         self._stems: dict[Snapshot, str] = {}
         self._written: set[Path] = set()
@@ -338,7 +339,9 @@ class Studio:
         self.saved.value = f'<span role="status">saved: {html.escape(str(path))}</span>{link(path, kind)}'
 
     def close(self) -> None:
-        """End the thread, drop pictures, states and models, take the widgets off the page."""
+        """End the thread, drop pictures, states and models, take the widgets off the page; a picture stays there."""
+        if self._still is not None:
+            self._still.end()
         self.session.close()
         self._asking.cancel()
         self._drawn, self._branch, self._stems, self._generated = None, None, {}, []
@@ -368,6 +371,8 @@ class Studio:
                 self.result.show(shown and shown.result)
                 self.travel.show(shown and shown.result)
                 self.picker.show_result(shown and shown.result.image, "after")
+                if self._still is not None:
+                    self._still.update(self.picker.seen)
             self.travel.refresh(looks)
             self.gallery.show(snapshots, shown, starred)
         if ended:  # how long a drag takes is known better now
@@ -412,10 +417,20 @@ class Studio:
 
     def _ipython_display_(self):
         from IPython import get_ipython
-        from IPython.display import display
 
         close_replaced(self, get_ipython())
-        display(self.widget)
+        self._still = frames.Still(
+            self.widget, self._draw_still, "the studio: what was picked, and the result"
+        )
+        self._still.show()
+
+    def _draw_still(self):
+        """What was picked, and beside it the shown drag; without a drag, what is picked."""
+        shown = self.session.shown
+        if shown is None:
+            return self.picker.still()
+        task = shown.result.task
+        return frames.beside(frames.arrows(task.image, task.handles, task.targets), shown.result.image)
 
 
 @functools.cache

@@ -169,7 +169,7 @@ def test_the_app_of_make_app_picks_runs_and_takes_a_large_picture(chromium, tmp_
     with served(make, f"{url}/voila/static/", tmp_path):
         page = chromium.new_context(viewport=WIDE).new_page()
         page.set_default_timeout(PATIENCE * 1000)
-        page.goto(url)
+        assert "<title>dragnb studio</title>" in page.goto(url).text(), "so it is called while it loads, too"
         page.get_by_text("1 pair; click a handle").wait_for()
         page.get_by_role("button", name="mouse and keys", exact=True).click()
         page.get_by_role("button", name="clear points", exact=True).click()
