@@ -3,51 +3,36 @@
     python tools/run_class.py tasks
     python tools/run_class.py tasks -p model sd15 -p profile fast
 
-Each drag file (a folder, a zip, or a PNG that the studio saved) gets its executed notebook in outputs/class/NAME/. One
-that fails is told on the page with the reason, and the rest go on. A page that is there is made anew.
+Each drag file (a folder, a zip, or a PNG that the studio saved) gets its executed notebook in outputs/class/NAME/, and
+beside it the same as a page to read. One that fails is told on the page with the reason, and the rest go on. A page
+that is there is made anew.
 """
 
 import argparse
-import html
+import json
 import logging
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
+import class_page
+import nbformat
 import run_notebooks
+from class_page import PAGE, Entry
+from nbconvert import HTMLExporter
+from notebook_outputs import scrub
 from PIL import Image
 from run_notebooks import ROOT, Failed
 
+from dragnb import clay
 from dragnb.errors import InputError
 from dragnb.store.files import SIGNATURE, renew_own, replacing, require_apart, require_ours, signed
 from dragnb.store.names import safe_stem
 from dragnb.task import TASK_JSON, DragTask
+from dragnb.ui import frames
 
-PAGE = "index.html"
-THUMB = 240  # pixels, the longer side
-STYLE = """body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem }
-td, th { padding: .4rem 1rem .4rem 0; text-align: left }
-td { border-top: 1px solid #ccc; vertical-align: top } .failed { color: #a03000; max-width: 34rem }"""
-
-
-@dataclass
-class Entry:
-    """A drag file and what became of it: pictures by their names beside the page, and an error if there was one.
-
-    folder  its own beside the page, by name
-    """
-
-    name: str
-    path: Path
-    folder: str
-    before: str = ""
-    after: str = ""
-    notebook: str = ""
-    prompt: str = ""
-    seconds: float = 0.0
-    error: str = ""
+THUMB = 256  # pixels, the longer side
+SCORES = "scores.json"  # what notebook 00 writes beside after.png
 
 
 def main(argv=None) -> int:
@@ -58,12 +43,14 @@ def main(argv=None) -> int:
         if more:
             raise Failed("--only: name one notebook")
         require_apart(args.tasks, args.out, "the drag files and --out")
-        require_ours(args.out / PAGE, is_page)
+        require_ours(args.out / PAGE, signed)
         entries = found(args.tasks, args.out)
         parameters = run_notebooks.check_parameters([book], args)[book]
+        if "figures" not in dict(args.parameters):  # those of the README, which no drag of a class is for
+            parameters |= {"figures": ""} if "figures" in parameters else {}
         for entry in entries:
             work(entry, book, parameters, args)
-            write(entries, args.out, args.tasks.name)
+            class_page.write(entries, args.out, args.tasks.name)
     except (Failed, InputError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -118,13 +105,12 @@ def work(entry: Entry, book: Path, parameters: dict, args) -> None:
     folder, began = args.out / entry.folder, time.monotonic()
     try:
         renew_own(folder)
-        task = DragTask.load(entry.path)
-        entry.prompt = task.prompt
-        entry.before = thumbnail(Image.fromarray(task.image), folder / "before.jpg", args.out)
+        ask(entry, DragTask.load(entry.path), folder)
     except InputError as error:
         entry.error = str(error).replace(f"{args.tasks}/", "")
         return print("FAILED", flush=True)
-    own = {"task": str(entry.path), "out": run_notebooks.seen_from(args.notebooks, folder)}
+    places = {"task": entry.path, "out": folder}
+    own = {name: run_notebooks.seen_from(args.notebooks, place) for name, place in places.items()}
     job = argparse.Namespace(**{**vars(args), "out": folder})
     try:
         run_notebooks.run(book, parameters | own, job)
@@ -132,49 +118,54 @@ def work(entry: Entry, book: Path, parameters: dict, args) -> None:
         entry.error = str(error).split("\nThe executed copy")[0].replace(f"{args.tasks}/", "")
     entry.seconds = time.monotonic() - began
     if (folder / book.name).exists():
-        entry.notebook = (folder / book.name).relative_to(args.out).as_posix()
+        entry.notebook = f"{entry.folder}/{book.name}"
+        entry.rendered = f"{entry.folder}/{render(folder / book.name, entry.name).name}"
     for after in sorted(folder.rglob("after.png"))[:1]:
         with Image.open(after) as picture:
-            entry.after = thumbnail(picture, folder / "after.jpg", args.out)
+            entry.after = thumbnail(picture, folder / "after.jpg")
+        entry.scores = read_scores(after.with_name(SCORES))
 
 
-def thumbnail(image: Image.Image, path: Path, out: Path) -> str:
-    """A small copy at `path`; its place as seen from `out`."""
+def ask(entry: Entry, task: DragTask, folder: Path) -> None:
+    """What was asked for: the prompt, the picture with its arrows, and the true picture where it is known."""
+    entry.prompt = task.prompt
+    drawn = frames.arrows(task.image, task.handles, task.targets)
+    entry.before = thumbnail(Image.fromarray(drawn), folder / "before.jpg")
+    truth = clay.known(task)
+    if truth is not None:
+        entry.truth = thumbnail(Image.fromarray(truth.picture_after), folder / "truth.jpg")
+
+
+def thumbnail(image: Image.Image, path: Path) -> str:
+    """A small copy at `path`; its place as seen from the page."""
     small = image.convert("RGB")
     small.thumbnail((THUMB, THUMB))
     with replacing(path) as temp:
         small.save(temp, "JPEG", quality=88)
-    return path.relative_to(out).as_posix()
+    return f"{path.parent.name}/{path.name}"
 
 
-def write(entries: list[Entry], out: Path, title: str) -> None:
-    """The page index.html, as far as the work has come."""
-    rows = "\n".join(map(row, entries))
-    head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-    heads = "<tr><th>drag</th><th>before</th><th>after</th><th></th></tr>"
-    body = f"<h1>{html.escape(title)}</h1><table>{heads}\n{rows}\n</table>"
-    page = f"{head}<style>{STYLE}</style>{body}</html>\n<!-- {SIGNATURE} -->\n"
-    with replacing(out / PAGE, ours=is_page) as temp:
-        temp.write_text(page, encoding="utf-8")
+def read_scores(path: Path) -> dict[str, float]:
+    """What a notebook has measured, by name; empty where it has not."""
+    try:
+        said = json.loads(path.read_bytes())
+        return {name: float(value) for name, value in said.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
-def is_page(path: Path) -> bool:
-    """Is this a page of an earlier run?"""
-    return signed(path)
-
-
-def row(entry: Entry) -> str:
-    def picture(place, what):
-        alt = html.escape(f"{entry.name}, {what}", quote=True)
-        return f"<img src='{quote(place)}' alt='{alt}'>" if place else ""
-
-    link = f"<a href='{quote(entry.notebook)}'>notebook</a>" if entry.notebook else ""
-    said = f"{entry.seconds:.0f} s" if entry.seconds else ""
-    if entry.error:
-        said = f"<span class='failed'>{html.escape(entry.error).replace(chr(10), '<br>')}</span>"
-    name = f"<b>{html.escape(entry.name)}</b><br>{html.escape(entry.prompt)}"
-    shown = f"<td>{picture(entry.before, 'before')}</td><td>{picture(entry.after, 'after')}</td>"
-    return f"<tr><td>{name}</td>{shown}<td>{link}<br>{said}</td></tr>"
+def render(executed: Path, title: str) -> Path:
+    """An executed notebook as a page beside it, without this machine's folders."""
+    book = nbformat.read(executed, 4)
+    book.metadata["title"] = title
+    book.cells = [cell for cell in book.cells if "colab" not in cell.metadata.get("tags", [])]
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [scrub(output, ROOT) for output in cell.outputs]
+    page, _ = HTMLExporter().from_notebook_node(book)
+    with replacing(executed.with_suffix(".html"), ours=signed) as temp:
+        temp.write_text(f"{page.rstrip()}\n<!-- {SIGNATURE} -->\n", encoding="utf-8")
+    return executed.with_suffix(".html")
 
 
 if __name__ == "__main__":

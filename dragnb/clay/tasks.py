@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,6 +76,8 @@ MIN_DRAG, MAX_DRAG = 12.0, 48.0  # picture pixels at 256 px
 MIN_APART = 12.0  # picture pixels between the handles of one task
 _EDGE = 5  # pixels from an outline: nearer, a patch of features shows more of what lies behind
 _TRIES = 60
+_NAME = re.compile(r"(\w+)-(\w+)(?:-(\d{1,2})-pairs)?-(\d{1,18})(?:-v(\d{1,2}))?")  # as `task_name` makes it
+_PIXEL = 0.5 + 1e-6  # what a point moves by when it is rounded
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,26 @@ def task_name(seed: int, kind: str, edit: str, pairs: int = 1, version: int = 1)
     """The name of a task: what it is, its seed, and the world's version from the second on."""
     more = f"-{pairs}-pairs" if pairs > 1 else ""
     return f"{kind}-{edit}{more}-{seed}{f'-v{version}' if version > 1 else ''}"
+
+
+def known(drag: DragTask) -> ClayTask | None:
+    """The task of this world that a drag file was saved from, found by its name; None of any other.
+
+    Picture and points must be that task's own, the points to the pixel.
+    """
+    said = _NAME.fullmatch(drag.name)
+    if said is None:
+        return None
+    kind, edit, pairs, seed, version = said.groups()
+    try:
+        found = task(int(seed), kind, edit, int(pairs or 1), int(version or 1))
+    except (InputError, LookupError):
+        return None
+    own = found.task
+    if not np.array_equal(own.image, drag.image) or own.handles.shape != drag.handles.shape:
+        return None
+    near = (np.abs(getattr(own, k) - getattr(drag, k)).max() <= _PIXEL for k in ("handles", "targets"))
+    return found if all(near) else None
 
 
 def _further_pairs(before: Scene, after: Scene, first, count: int):

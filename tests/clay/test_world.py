@@ -1,5 +1,7 @@
 """The clay world: the same seed gives the same bits, nothing floats, the truth is true."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,9 +10,10 @@ from dragnb.clay.kinds import FAMILIES, POSES
 from dragnb.clay.oracle import locate, places
 from dragnb.clay.scene import KINDS, RESERVED_SEED, Scene, sample
 from dragnb.clay.solids import Solid, front, normals, rotation
-from dragnb.clay.tasks import EDITS, MAX_DRAG, MIN_DRAG, task, tasks
+from dragnb.clay.tasks import EDITS, MAX_DRAG, MIN_DRAG, known, task, tasks
 from dragnb.clay.truth import flow, grow, moved, place_of
 from dragnb.errors import InputError
+from dragnb.task import DragTask
 
 
 def test_there_are_at_least_ten_kinds_in_four_families():
@@ -188,3 +191,20 @@ def test_the_oracle_places_every_pair_of_a_task():
     assert still.distances == pytest.approx(lengths, abs=1)
     assert still.distance == pytest.approx(still.distances.mean())
     assert true.moved == pytest.approx(1, abs=0.03) and still.moved == pytest.approx(0, abs=0.03)
+
+
+def test_a_drag_file_of_this_world_is_known_again_by_its_name_if_it_is_that_task(tmp_path):
+    drawn = task(831_003, "rabbit", "stretch")
+    loaded = DragTask.load(drawn.task.save(tmp_path / "drag"))
+
+    assert (known(loaded).picture_after == drawn.picture_after).all()
+    rounded = replace(loaded, handles=loaded.handles.round(), targets=loaded.targets.round())
+    assert known(rounded) is not None
+    for other in (
+        replace(loaded, name="a cat"),
+        replace(loaded, name="rabbit-stretch-831004"),
+        replace(loaded, name="rabbit-fly-831003"),
+        replace(loaded, image=255 - loaded.image),
+        replace(loaded, targets=loaded.targets + 2),
+    ):
+        assert known(other) is None, other.name
