@@ -30,6 +30,7 @@ DPI = 90
 TITLE = 10
 LINE = 36  # characters of a title that fit over a picture of 3 inches
 HALO = [withStroke(linewidth=3, foreground="white")]
+WORD = 8  # characters that fit under a cell of a table in colour
 DOTTED = 20  # curves of up to this many points show them
 
 
@@ -235,6 +236,7 @@ def differences(found, better, xlabel="", title=None, ax=None, size=(3.2, 2.6), 
         ax.plot([low, high], [k, k], lw=3, alpha=0.5, color=color)
         ax.plot(value, k, "o", color=color)
     ax.axvline(0, color="black", lw=1)
+    ax.locator_params(axis="x", nbins=4)  # panels are narrow, and their numbers must not touch
     ax.set_yticks(range(len(found)), list(found))
     ax.set(xlabel=xlabel, ylim=(max(len(found), 1) - 0.5, -0.5))
     ax.set_title(title or "", fontsize=TITLE)
@@ -250,7 +252,9 @@ def heat(values, rows, cols, xlabel="", ylabel="", title=None, label="", fmt="{:
     for (i, j), value in np.ndenumerate(values):
         ink = "black" if drawn.norm(value) > 0.6 else "white"
         ax.text(j, i, fmt.format(value), ha="center", va="center", color=ink, fontsize=9)
-    ax.set_xticks(range(len(cols)), [str(c) for c in cols])
+    names = [str(c) for c in cols]
+    slanted = dict(rotation=30, ha="right", rotation_mode="anchor") if max(map(len, names)) > WORD else {}
+    ax.set_xticks(range(len(cols)), names, **slanted)
     ax.set_yticks(range(len(rows)), [str(r) for r in rows])
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_title(title or "", fontsize=TITLE)

@@ -1,5 +1,7 @@
 """Figures: every convention of a picture is shown alike, a drag is drawn where it is, a file is the same twice."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +131,32 @@ def test_among_many_differences_only_the_certain_ones_are_coloured():
     ):
         ax = viz.differences(found, 1, certain=certain).axes[0]
         assert [line.get_color() for line in ax.lines[1:4:2]] == colors
+
+
+def overlaps(axis_labels) -> bool:
+    """Do any two neighbours of these texts cover each other on the page? Slanted ones are taken as they lie."""
+    boxes = [label.get_window_extent() for label in axis_labels if label.get_text()]
+    if axis_labels[0].get_rotation():  # parallel lines: apart by more than their height
+        return any(b.x1 - a.x1 < axis_labels[0].get_fontsize() for a, b in itertools.pairwise(boxes))
+    return any(a.x1 > b.x0 for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(
+    "names", [["animals", "landscapes", "plants", "things"], ["0.1", "0.2"], ["a rather long name"] * 9]
+)
+def test_the_names_below_a_table_in_colour_never_touch(names):
+    fig = viz.heat([range(len(names))], ["one"], names)
+    fig.draw_without_rendering()
+
+    assert not overlaps(fig.axes[0].get_xticklabels())
+
+
+@pytest.mark.parametrize("reach", [0.001, 0.3, 7, 12345])
+def test_the_numbers_below_narrow_panels_never_touch(reach):
+    fig, (axes,) = viz.figure(1, 5, (2.7, 2.0), sharey=True)
+    for ax in axes:
+        viz.differences({"no edit": (0.1 * reach, -reach, reach / 3)}, 1, "minus full", "m", ax)
+    fig.draw_without_rendering()
+
+    for ax in axes:
+        assert not overlaps(ax.get_xticklabels())

@@ -50,7 +50,13 @@ def test_the_page_holds_figures_with_intervals_pictures_and_failures(out):
         "plane, differences, categories of one setting and of all, pictures"
     )
     assert "score.Judge(" not in page and "Try it" not in page, "no code, no lesson"
-    assert str(out.parent) not in page, "it names no folder of this machine"
+    book = (out / "report.ipynb").read_text()
+    assert 'href="report.ipynb"' in page and "judge.Judge(" in book and 'sweep_folder = \\".\\"' in book
+    assert str(out.parent) not in page + book, "they name no folder of this machine"
+    assert "Guess first" not in page and ">The plane of distance" in page, (
+        "no question to a class, no chapter"
+    )
+    assert "{&#39;" not in page and "{&quot;" not in page, "no Python, no JSON"
     assert 'img src="http' not in page and "<link" not in page, "pictures and style are in it"
     rows = list(csv.DictReader((out / "summary.csv").open()))
     (row,) = [r for r in rows if (r["setting"], r["metric"], r["kind"]) == ("floor", "md", "per-image")]
