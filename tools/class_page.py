@@ -15,6 +15,7 @@ h1 { margin: 0 } h2 { margin: 2rem 0 .5rem } h3 { margin: 0; font-size: 1.05rem;
 p { margin: .3rem 0 } a { color: #0060a0 } .note { color: #555; max-width: 50rem }
 article { border-top: 1px solid #ccc; padding: .8rem 0; display: grid; gap: .5rem 1.5rem;
   grid-template-columns: minmax(0, 1fr) minmax(0, 3fr) }
+article > :only-child { grid-column: 1 / -1 }
 .pictures { display: flex; flex-wrap: wrap; gap: .8rem }
 figure { margin: 0; width: 256px; max-width: 100% } figcaption { color: #555 }
 img { max-width: 100%; max-height: 256px; display: block }
@@ -107,7 +108,8 @@ def card(entry: Entry) -> str:
         about.append(f'<p class="failed">{html.escape(entry.error)}</p>')
     kinds = {"before, with its arrow": entry.before, "after": entry.after, "what would be right": entry.truth}
     shown = "".join(picture(entry.name, what, place) for what, place in kinds.items() if place)
-    return f'<article><div>{"".join(about)}</div><div class="pictures">{shown}</div></article>'
+    shown = f'<div class="pictures">{shown}</div>' if shown else ""
+    return f"<article><div>{''.join(about)}</div>{shown}</article>"
 
 
 def lines(scores: dict[str, float]) -> list[str]:
