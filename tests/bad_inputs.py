@@ -282,7 +282,7 @@ TABLE = [
     Bad("a LoRA that is no LoRA", 'weights(metadata={"a": "b"})', "LoRA", "no U-Net weights"),
     Bad("a LoRA whose header is a list", 'weights(metadata={"lora_adapter_metadata": "[1]"}, down=(2, 8), up=(8, 2))', "LoRA", "holds no settings by name"),
     Bad("a pickled model", 'model("m.ckpt", b"x")', "model", "pickle"),
-    Bad("a model that is a LoRA", 'weights(down=(2, 8), up=(8, 2)) and model("l.safetensors")', "model", "whole Stable Diffusion 1 checkpoint"),
+    Bad("a model that is a LoRA", 'weights(down=(2, 8), up=(8, 2)) and model("l.safetensors")', "model", "whole Stable Diffusion checkpoint"),
     Bad("a folder that is no model", 'model("folder", b"x", "a.txt")', "model", "model_index.json"),
     Bad("a model whose index is a list", 'model("folder", b"[1]", "model_index.json")', "model", "holds no settings by name"),
     # the web, parameters, settings
