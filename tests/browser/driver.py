@@ -205,4 +205,8 @@ def served(command: list[str], url: str, home: Path):
         yield
     finally:
         server.terminate()
-        server.wait(15)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:  # it waits for its kernels; those end by themselves once it is gone
+            server.kill()
+            server.wait()
