@@ -316,3 +316,13 @@ def test_pictures_for_which_there_is_no_room_are_refused_before_one_is_drawn(tmp
     with pytest.raises(WriteError, match=r"pictures.npy cannot be written \(No space left on device\)"):
         data.draw_set(tmp_path / "pictures.npy", 3)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_trainings_in_one_folder_do_not_mix_their_steps(tmp_path):
+    recipe = replace(SMOKE, vae_steps=2)
+    first = loop.train_autoencoder(recipe, tmp_path, "cpu")
+    next(first)
+    with pytest.raises(InputError, match=r"out = .* is in use: another process trains in it; wait for it"):
+        next(loop.train_autoencoder(recipe, tmp_path, "cpu"))
+    list(first)
+    assert list(loop.train_autoencoder(recipe, tmp_path, "cpu")) == [], "free again, and done"

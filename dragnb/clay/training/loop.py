@@ -7,13 +7,16 @@ encoder are trained jointly on the latents of the autoencoder's averaged weights
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import functools
 import json
 import math
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 
@@ -172,6 +175,26 @@ def crops(pictures, side, generator, tries=4):
     return np.stack(chosen)
 
 
+def alone(train):
+    """A training (recipe, out, device) that holds its folder: two would take up each other's steps, and mix them."""
+
+    @functools.wraps(train)
+    def held(recipe, out, device):
+        lock = filelock.FileLock(out / ".lock")
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lock.acquire(blocking=False))
+            except filelock.Timeout:
+                why = "another process trains in it; wait for it, or give another folder"
+                raise InputError(f"out = {str(out)!r} is in use: {why}") from None
+            except NotImplementedError:  # filelock's word for a disk without locks
+                pass
+            yield from train(recipe, out, device)
+
+    return held
+
+
+@alone
 def train_autoencoder(recipe, out, device):
     """Reconstruction of crops, through latents with a little noise; of the decoder alone where the recipe says so."""
     vae = (
@@ -225,6 +248,7 @@ def captions_of(seeds, recipe, generator):
     return ["" if d else sample(s, version=recipe.world).caption for d, s in zip(drop, seeds, strict=True)]
 
 
+@alone
 def train_unet(recipe, out, device):
     """Noise prediction (ε) with min-SNR weights, U-Net and text encoder together."""
     made = parts.build(recipe.size, recipe.seed, recipe.world)
