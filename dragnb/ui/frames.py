@@ -7,6 +7,7 @@ import contextlib
 import errno
 import html
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -87,9 +88,12 @@ def marked(image: np.ndarray, tracks_xy: np.ndarray, targets: np.ndarray) -> np.
     return np.asarray(picture)
 
 
-def arrows(image: np.ndarray, handles, targets) -> np.ndarray:
-    """The picture with an arrow from every handle, (n, 2), a circle, to its target, a square."""
-    picture, scale = _large(image)
+def arrows(image: np.ndarray, handles, targets, most: float = math.inf) -> np.ndarray:
+    """The picture with an arrow from every handle, (n, 2), a circle, to its target, a square.
+
+    most  pixels of its longer side; a large picture is made small before anything is drawn on it
+    """
+    picture, scale = _large(image, most)
     draw = ImageDraw.Draw(picture)
     r = max(picture.size) // 100 + 2
     for handle, target in zip(
@@ -106,16 +110,17 @@ def arrows(image: np.ndarray, handles, targets) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _large(image: np.ndarray) -> tuple[Image.Image, int]:
-    """A picture enlarged by a whole number where it is small, and that number."""
+def _large(image: np.ndarray, most: float = math.inf) -> tuple[Image.Image, float]:
+    """A picture enlarged by a whole number where it is small, or made small where it is over `most`; and the scale."""
     h, w = image.shape[:2]
-    scale = max(1, round(SHARPEST / max(w, h)))
-    return Image.fromarray(image).resize((w * scale, h * scale), Image.Resampling.BILINEAR), scale
+    scale = min(max(1, round(SHARPEST / max(w, h))), most / max(w, h))
+    size = max(1, round(w * scale)), max(1, round(h * scale))
+    return Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), scale
 
 
 def beside(*images: np.ndarray, side: int = SHARPEST) -> Image.Image:
     """Pictures in a row on white, each with `side` pixels as its longer side at most."""
-    pictures = [_large(image)[0] for image in images]
+    pictures = [_large(image, side)[0] for image in images]
     for picture in pictures:
         picture.thumbnail((side, side))
     gap, height = side // 64, max(picture.height for picture in pictures)

@@ -384,7 +384,7 @@ class Picker:
     def still(self, *others) -> Image.Image:
         """The picture with its arrows, and others beside it."""
         points = self.picks.points[: len(self.picks.points) // 2 * 2]
-        drawn = frames.arrows(self.picks.image, points[::2], points[1::2])
+        drawn = frames.arrows(self.picks.image, points[::2], points[1::2], frames.SHARPEST)
         return frames.beside(drawn, *others)
 
     def _ipython_display_(self):

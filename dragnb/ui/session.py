@@ -161,8 +161,8 @@ class Session(Worker):
     def _select(self, image, prompt, place, then) -> None:
         try:
             with self._computing:
-                model = sd.load(self.model)
-                about, asked = suited(model), (id(image), prompt, model.hash, self.side)
+                name = self.model
+                model, about, asked = sd.load(name), suited(name), (id(image), prompt, name, self.side)
                 if self._features[0] != asked:
                     made = features.of_picture(model, image, prompt, about.t, about.block, self.side)
                     self._features = asked, image, *made

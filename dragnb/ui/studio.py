@@ -430,7 +430,8 @@ class Studio:
         if shown is None:
             return self.picker.still()
         task = shown.result.task
-        return frames.beside(frames.arrows(task.image, task.handles, task.targets), shown.result.image)
+        drawn = frames.arrows(task.image, task.handles, task.targets, frames.SHARPEST)
+        return frames.beside(drawn, shown.result.image)
 
 
 @functools.cache

@@ -13,9 +13,8 @@ from .campaign import Child, Row, part_of, timed
 
 TIMES = 100
 WARM = 0.2  # of the times, after which everything has been allocated once
-WARM_AT_LEAST = (
-    20  # a studio's memory settles over its first 20 drags (60 were looked at: 652, 664, then 672 MiB)
-)
+# a studio's memory settles over its first drags (60 were looked at: 652 MiB, after 20 of them 664, at the end 672)
+WARM_AT_LEAST = 20
 GROWTH = 24 * 2**20  # bytes of noise that an allocator may make over the rest
 HANDLES = 2
 

@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +28,21 @@ USERS = "years of work"  # of a file that stands beside what is made
 
 def run(share: float, seed: int) -> Iterator[Row]:
     """A row for each work."""
+    rng, tried = np.random.default_rng(seed), "at random moments, then again to the end"
+    yield from each("kill -9", tried, SHARES, share, lambda work, kills, row: killed(work, kills, rng, row))
+
+
+def each(campaign: str, tried: str, plan: dict[str, int], share: float, do: Callable) -> Iterator[Row]:
+    """A row for each work of a plan, {name: how often}: `do(work, times, row)` fills it; Dask has a cluster for it."""
     model()
-    rng = np.random.default_rng(seed)
     with cluster() as missing:
-        for name, part in SHARES.items():
-            row = Row(f"kill -9: {name}", "at random moments, then again to the end")
+        for name, times in plan.items():
+            row = Row(f"{campaign}: {name}", tried)
             if missing and name == "sweep on Dask":
                 row.skipped = missing
             else:
                 with timed(row):
-                    killed(WORKS[name], part_of(share, part), rng, row)
+                    do(WORKS[name], part_of(share, times), row)
             yield row
 
 

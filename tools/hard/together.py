@@ -4,9 +4,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .campaign import Child, Row, part_of, timed
-from .kills import USERS, cluster, fresh
-from .works import WORKS, Work, model
+from .campaign import Child, Row
+from .kills import USERS, each, fresh
+from .works import Work
 
 PAIRS = {
     "fine-tune": 6,
@@ -22,16 +22,7 @@ IN_USE = "is in use: "
 
 def run(share: float, seed: int) -> Iterator[Row]:
     """A row for each work."""
-    model()
-    with cluster() as missing:
-        for name, pairs in PAIRS.items():
-            row = Row(f"two at once: {name}", "two processes in one folder")
-            if missing and name == "sweep on Dask":
-                row.skipped = missing
-            else:
-                with timed(row):
-                    doubled(WORKS[name], part_of(share, pairs), row)
-            yield row
+    yield from each("two at once", "two processes in one folder", PAIRS, share, doubled)
 
 
 def doubled(work: Work, pairs: int, row: Row) -> None:
