@@ -275,15 +275,15 @@ def _finite(number) -> bool:
 
 def _read_files(path: Path) -> dict[str, bytes]:
     """The files of the drag file at `path`, by name: a folder, a zip, or an edit's PNG."""
-    disk.recover(path)
-    if path.is_dir():
+    found = disk.recover(path)
+    if found == "folder":
         try:
             files = disk.read_folder(path, MEMBERS)
         except OSError as error:
             raise InputError(
                 f"task: {path} cannot be read ({error.strerror}); check its permissions"
             ) from error
-    elif path.exists():
+    elif found:
         files = _unpacked(path)
     else:
         raise InputError(f"task: {path} does not exist")
@@ -343,12 +343,12 @@ def read_record(path: str | os.PathLike) -> dict:
 
 def _write_folder(path: Path, task: DragTask) -> None:
     """Put the task in the place of the one in a folder, whose other files are kept."""
-    disk.recover(path)
-    if path.exists() and not path.is_dir():
+    found = disk.recover(path)
+    if found == "file":
         raise InputError(f"{path} is a file; a task is saved to a folder or to a name that ends in .zip")
-    if path.is_dir() and not _is_drag_folder(path):
+    if found and not _is_drag_folder(path):
         raise InputError(f"{path} is a folder with other things in it; save the task to a new one")
-    files, before = task._files(), disk.read_folder(path, MEMBERS) if path.is_dir() else {}
+    files, before = task._files(), disk.read_folder(path, MEMBERS) if found else {}
     for name, pixels in ((TASK_IMAGE, task.image), (TASK_MASK, task.mask)):
         if name in before and pixels is not None and _shows(before[name], pixels):
             files[name] = before[name]

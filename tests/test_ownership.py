@@ -273,6 +273,27 @@ def test_readers_beside_writers_of_a_folder_see_the_old_or_the_new_one(tmp_path)
     assert os.listdir(tmp_path) == ["task"]
 
 
+def test_a_folder_that_steps_aside_for_a_moment_is_always_seen_as_one(tmp_path):
+    path = tmp_path / "task"
+    path.mkdir()
+    aside, stop = path.with_name(files._temporary(path)).with_suffix(".old"), threading.Event()
+
+    def write():
+        while not stop.is_set():
+            os.replace(path, aside)
+            os.replace(aside, path)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = {files.recover(path) for _ in range(3000)}
+    stop.set()
+    writer.join(60)
+
+    assert seen == {"folder"}
+    assert files.recover(tmp_path / "none") is None and files.recover("a\0b") is None
+    assert files.recover(__file__) == "file"
+
+
 def test_scraps_of_the_living_and_files_of_the_user_are_not_cleaned(tmp_path):
     mine, living = tmp_path / ".notes.tmp", tmp_path / f".{files.HOST}-{os.getpid()}-1-1-ab12.tmp"
     dead = tmp_path / f".{files.HOST}-4194999-1-1-ab12.tmp"

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import struct
 import threading
 import time
@@ -31,6 +32,8 @@ MARKER = ".dragnb"  # a file in a folder that this package made with all that is
 SIGNATURE = "Made by dragnb, which may replace it."
 ENDS = 2**16  # bytes at both ends of a file in which SIGNATURE is looked for
 PNG_END = 12  # bytes of a PNG's last chunk
+LOOKS = 8  # times that nothing was found, in a row, before a place is called empty
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 PATIENCE = 0.5  # seconds in which a writer that lives has long done its two renames
 
 Ours = Callable[[Path], bool]
@@ -163,18 +166,28 @@ def _replace_folder(folder: Path, path: Path) -> None:
     _remove(aside)
 
 
-def recover(path: str | os.PathLike) -> None:
-    """Bring back a folder whose writer was killed between its two renames; does nothing where all is well."""
-    path, end = Path(path), time.monotonic() + PATIENCE
-    while not os.path.lexists(path):
+def recover(path: str | os.PathLike) -> str | None:
+    """What is at a place, "folder", "file" or None, of one moment; a folder that a writer has set aside counts.
+
+    The folder of a writer that was killed between its two renames is brought back.
+    """
+    path, end, absent = Path(path), time.monotonic() + PATIENCE, 0
+    while absent < LOOKS:
+        try:
+            return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in ABSENT:
+                raise
+            if os.path.islink(path):
+                return None
         asides = sorted(path.parent.glob(f".*{_place_id(path)}.old"), key=lambda a: a.name.split("-")[-2])
-        if not asides:
-            return
-        if time.monotonic() > end:
+        absent = 0 if asides else absent + 1  # a writer may have finished between the two looks
+        if asides and time.monotonic() > end:
             with contextlib.suppress(OSError):
                 os.replace(asides[-1], path)
-            return
-        time.sleep(0.01)
+        elif asides:
+            time.sleep(0.01)
+    return None
 
 
 def replace_folder(
@@ -223,10 +236,10 @@ def _at_top(path: Path, members: tuple[str, ...]):
 def _stamp(path: Path) -> tuple | None:
     """Changes when a folder is replaced, or when something comes into it or goes; None where there is none."""
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError:
         return None
-    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_folder(path: str | os.PathLike, names: tuple[str, ...]) -> dict[str, bytes]:
