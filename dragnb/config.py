@@ -259,20 +259,24 @@ def profile_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Suited:
-    """What suits a model: the profile of its drags; which features its edits are judged by, at which (t, block).
+    """What suits a model: the profile of its edits; which features these are judged by, at which (t, block).
 
+    profile   of an edit where none is asked for; paper: that of the paper's own method
     guidance  of a picture that it makes of a prompt
     """
 
     profile: str
+    paper: str
     matcher: str
     t: int
     block: int
     guidance: float = 7.5
 
 
-SUITED = {"clay": Suited("clay", "clay", 81, 3, 1.0)}  # t and block: what notebook 01 finds best on it
-ANY_OTHER = Suited("fast", "sd21", 261, 2)  # as DIFT and DragDiffusion's script have it, of SD 2.1
+SUITED = {
+    "clay": Suited("warp_inpaint", "clay", "clay", 81, 3, 1.0)
+}  # t and block: what notebook 01 finds best on it
+ANY_OTHER = Suited("fast", "fast", "sd21", 261, 2)  # as DIFT and DragDiffusion's script have it, of SD 2.1
 
 
 def suited(model) -> Suited:

@@ -139,13 +139,24 @@ def invert(eps_fn: EpsFn, z0: Tensor, abar: Tensor, ts: Sequence[int]) -> Iterat
         t_from = t
 
 
-def sample(eps_fn: EpsFn, z: Tensor, abar: Tensor, ts: Sequence[int]) -> Iterator[SampleState]:
-    """Walk a noisy latent, at level max(ts), down to the picture; yield every move. `invert` mirrored."""
+def sample(
+    eps_fn: EpsFn,
+    z: Tensor,
+    abar: Tensor,
+    ts: Sequence[int],
+    pin: Callable[[Tensor, int], Tensor] | None = None,
+) -> Iterator[SampleState]:
+    """Walk a noisy latent, at level max(ts), down to the picture; yield every move. `invert` mirrored.
+
+    pin  (z, t) -> z with what is known of it at that level put in, before every step and, with t = CLEAN, at the end
+    """
     z, levels = z.detach(), sorted(ts, reverse=True)
     for i, (t, t_to) in enumerate(zip(levels, [*levels[1:], CLEAN], strict=True)):
         with torch.no_grad():
+            z = pin(z, t) if pin and not i else z
             eps = eps_fn(z, t)
             z_next = ddim_move(z, eps, abar_at(abar, t), abar_at(abar, t_to))
+            z_next = pin(z_next, t_to) if pin else z_next
             require_finite(z_next, f"the latent at denoising step {i} (t = {t})")
         yield SampleState(i, t, z, z_next, eps)
         z = z_next

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,9 @@ from dragnb import ddim
 from dragnb.config import Settings
 from dragnb.errors import InputError
 from dragnb.features import FeatureMap, as_map
+from dragnb.task import DragTask
+
+FINAL = 0.98  # share of a pixel from which it counts as final
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,9 @@ class Problem:
     mask        (1, 1, h, w), 1 = may change; None: everything may
     abar        (1000,) cumulative signal fraction per training timestep
     grad_scale  what a mean loss is multiplied by before its backward pass, for half precision
+    task        the points and the mask in picture pixels, and the picture; None where the drag begins at a latent
+                whose picture is not known
+    keep        keep(image, share) -> Kept, for a method that moves the picture's own pixels
     """
 
     look: Callable[..., tuple[FeatureMap, Tensor | None]]
@@ -46,6 +53,8 @@ class Problem:
     settings: Settings
     abar: Tensor
     grad_scale: float = 1.0
+    task: DragTask | None = None
+    keep: Callable[[np.ndarray, np.ndarray], Kept] | None = None
 
     def __post_init__(self):
         for name in ("handles", "targets"):
@@ -69,6 +78,25 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
+class Kept:
+    """Pixels of its own that an edit's picture ends with; a model paints the rest.
+
+    image  uint8 (height, width, 3); share: float32 (height, width), how much of each pixel is final, 0 to 1
+    z0     (1, 4, h, w) the image's latent; cells: likewise, 1 where all of a cell is final: pinned while denoising
+    """
+
+    image: np.ndarray
+    share: np.ndarray
+    z0: Tensor
+    cells: Tensor
+
+    def over(self, painted: np.ndarray) -> np.ndarray:
+        """The image where it is final, and there a model's picture (uint8, the same size) where it is not."""
+        mixed = painted + self.share[..., None] * (self.image.astype(np.float32) - painted)
+        return mixed.round().clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
 class DragState:
     """The latent after `step` updates and what was measured on that very latent; tensors are detached copies.
 
@@ -79,6 +107,7 @@ class DragState:
     loss      eq. 3, and its two parts: motion, and mask_loss, which includes lam
     cond      the prompt's embedding for the denoising, of a method that changes it
     during    a context manager that is held on the U-Net while denoising
+    kept      the picture's own pixels, of a method that moves them; such a method may have no loss, which is 0 then
     """
 
     step: int
@@ -92,6 +121,7 @@ class DragState:
     mask_loss: float = 0.0
     cond: Tensor | None = None
     during: AbstractContextManager | None = None
+    kept: Kept | None = None
 
 
 def window(radius: int) -> Tensor:

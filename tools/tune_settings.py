@@ -55,7 +55,7 @@ def evaluate(trial, tasks, model, store):
     import optuna
 
     chosen = {name: trial.suggest_categorical(name, values) for name, values in CHOICES.items()}
-    settings, rows = config.profile(config.suited(model).profile, **chosen), []
+    settings, rows = config.profile(config.suited(model).paper, **chosen), []
     for k, task in enumerate(tasks):
         rows.append(drag(task, model, settings, store))
         trial.set_user_attr("tasks", len(rows))
@@ -81,7 +81,7 @@ def study(journal, seed):
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=RUNGS[0], reduction_factor=3),
     )  # fmt: skip
     if not found.trials:
-        now = config.profile(config.suited("clay").profile).as_dict()
+        now = config.profile(config.suited("clay").paper).as_dict()
         found.enqueue_trial({name: now[name] for name in CHOICES if now[name] in CHOICES[name]})
     return found
 

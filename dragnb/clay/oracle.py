@@ -28,7 +28,7 @@ _SIZE = 128  # pictures are compared at half resolution: the autoencoder's loss 
 # 45 at most, another kind's by 68 at least; 0.3 of a part that is painted out seems present at most).
 NEAR, NEAR_PX = 0.25, 4.0  # of the way, or px: what may be left to the target
 MUSH = 2.7  # px: the mask's inside must be nearer to the scene than the scene is to itself, blurred by this sigma
-BLOTCH = 55.0  # grey levels that no place may differ by: what a viewer points at
+BLOTCH = 60.0  # grey levels that no place may differ by: what a viewer points at
 BLOTCH_PX = 6.0  # px: sigma of a place
 PRESENT = 0.4  # share of the dragged part's own contrast to what is behind it that must be seen
 
@@ -63,7 +63,8 @@ class Location:
 class Verdict(Location):
     """A Location, and whether the edit looks like the truth there.
 
-    residual_inside        as residual, inside the task's mask
+    residual_inside        as residual, inside the task's mask, but with each place of the picture where it lies best:
+                           what is NEAR_PX off is near enough, here as there
     mush_inside            the same of that pose's picture blurred by MUSH: the bound of residual_inside
     blotch                 the largest difference to that pose's picture at one place of the whole picture, grey levels
     present                share of the dragged part that is seen where it should be in that pose: 1 = as rendered,
@@ -132,7 +133,7 @@ def _looks(clay: ClayTask, scene, edit) -> dict:
     """How an edit of half size differs from a scene: inside the mask, at the worst place, in the dragged part."""
     best = scene.picture(_SIZE).astype(np.float32)
     blurred = gaussian_filter(best, (MUSH / 2, MUSH / 2, 0))
-    error, mush = (np.square(picture - best).mean(-1) for picture in (edit, blurred))
+    error, mush = (_unlike(picture, best) for picture in (edit, blurred))
     inside = clay.task.mask.reshape(_SIZE, 2, _SIZE, 2).any((1, 3))
     part = scene.trace(_SIZE)[1] == [s.name for s in scene.solids].index(clay.part)
     behind = scene.picture(_SIZE, without=(clay.part,)).astype(np.float32)[part]
@@ -141,9 +142,26 @@ def _looks(clay: ClayTask, scene, edit) -> dict:
     return {
         "residual_inside": float(error[inside].mean() ** 0.5),
         "mush_inside": float(mush[inside].mean() ** 0.5),
-        "blotch": float(gaussian_filter(error, BLOTCH_PX / 2).max() ** 0.5),
+        "blotch": float(error.max() ** 0.5),
         "present": float(((edit[part] - behind) * contrast).sum() / strength) if strength > 0 else 1.0,
     }
+
+
+def _unlike(picture, scene) -> np.ndarray:
+    """Mean square difference of a picture to a scene at each place, where both lie best: NEAR_PX off is near enough.
+
+    Both (h, w, 3) float32 of half size; a place is as wide as BLOTCH_PX, so a picture shifted by less is not unlike.
+    """
+    reach, (h, w, _) = int(NEAR_PX / 2), scene.shape
+    around = np.pad(scene, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    shifts = [
+        (y, x)
+        for y in range(2 * reach + 1)
+        for x in range(2 * reach + 1)
+        if np.hypot(y - reach, x - reach) <= reach
+    ]
+    errors = (np.square(picture - around[y : y + h, x : x + w]).mean(-1) for y, x in shifts)
+    return np.min([gaussian_filter(error, BLOTCH_PX / 2) for error in errors], axis=0)
 
 
 def _psnr(a, b) -> float:

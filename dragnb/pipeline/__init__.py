@@ -137,9 +137,33 @@ class Prepared:
                 )
             z, ts = start.z.to(z), ts[ts.index(start.t) :]
         scale = sd.grad_scale(self.model)
+        if start is not None:
+            task = None if start.image is None else replace(task, image=start.image)
         return drag.Problem(
-            self.look, z, ts, handles, targets, mask, self.settings, self.model.abar, scale
+            self.look, z, ts, handles, targets, mask, self.settings, self.model.abar, scale, task, self.keep
         )  # fmt: skip
+
+    def keep(self, image: np.ndarray, share: np.ndarray) -> drag.Kept:
+        """What an edit keeps of an image, uint8 (height, width, 3), by share, (height, width) from 0 to 1."""
+        with torch.no_grad(), sd.memory_errors("the picture's side, or load the model with dtype='fp16'"):
+            z0 = sd.encode(self.model, self.frame.to_canvas(image)).to(self.z0)
+        open_ = share < drag.FINAL
+        touched = self.frame.mask_to_canvas(open_, *z0.shape[-2:]) if open_.any() else torch.zeros(1)
+        return drag.Kept(image, share.astype(np.float32), z0, (1 - touched).to(z0).expand_as(z0[:, :1]))
+
+    def pin(self, kept: drag.Kept) -> Callable[[Tensor, int], Tensor]:
+        """For `ddim.sample`: what is kept, at each level with the noise of the picture's own way up."""
+
+        def put(z: Tensor, t: int) -> Tensor:
+            if t == ddim.CLEAN:
+                own = kept.z0
+            else:
+                k = len(self.ts) - self.ts.index(t)
+                a = ddim.abar_at(self.model.abar, t)
+                own = self.zs[k : k + 1] + a.sqrt() * (kept.z0 - self.z0)
+            return torch.where(kept.cells > 0, own, z)
+
+        return put
 
     def eps_fn(self, cond: Tensor | None = None) -> Callable:
         """(z, t) -> eps of the fine-tuned model, as inversion and denoising ask it."""
@@ -157,7 +181,9 @@ class Prepared:
     @torch.no_grad()
     def preview(self, state: drag.DragState) -> tuple[np.ndarray, features.FeatureMap]:
         """A state as the picture of its predicted x0 (blurred, cheap), and the features that it is dragged by."""
-        feat, eps = self.look(state.z, state.t)
+        feat, eps = self.look(state.z, state.t, eps=state.kept is None)
+        if state.kept is not None:
+            return state.kept.image, feat
         return self.picture(self.clean(state.z, eps, state.t)), feat
 
 
@@ -166,11 +192,13 @@ class Start(NamedTuple):
 
     z       (1, 4, h, w) at timestep t
     origin  where it comes from, for the record of the drag that begins here
+    image   the picture that the latent shows, where its method moved the picture's own pixels
     """
 
     z: Tensor
     t: int
     origin: dict | None = None
+    image: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +248,8 @@ class Result:
         if not 0 <= step < len(self.states):
             raise InputError(f"step = {step}: this drag has the steps 0 to {len(self.states) - 1}")
         state = self.states[step]
-        return Start(state.z, state.t, {"step": step, "of": self.record})
+        image = state.kept.image if state.kept else None
+        return Start(state.z, state.t, {"step": step, "of": self.record}, image)
 
     def light(self) -> Result:
         """A copy without model and reference, which may take a gigabyte: to keep many."""
@@ -452,6 +481,8 @@ def _finish(task: DragTask, prepared: Prepared, start: Start | None, clock: _Clo
     z = prepared.clean(last.z, last.eps, last.t) if cut_short else last.z_next
     clock.begin("decode")
     decoded = prepared.picture(z)
+    if states[-1].kept is not None:
+        decoded = states[-1].kept.over(decoded)
     settings = prepared.settings
     image = keep_outside(task, decoded, settings.feather) if settings.keep_outside else decoded
     yield clock.event(1, 1)
@@ -498,9 +529,10 @@ def denoise(
 ) -> Iterator[ddim.SampleState]:
     """Walk a state of the drag, or a latent at ts[0], down to the picture; under reference control if prepared."""
     if isinstance(state, Tensor):
-        z, ts, cond, during = state, prepared.ts, None, None
+        z, ts, cond, during, pin = state, prepared.ts, None, None, None
     else:
         z, ts, cond, during = state.z, prepared.ts[prepared.ts.index(state.t) :], state.cond, state.during
+        pin = prepared.pin(state.kept) if state.kept else None
     eps_fn = prepared.eps_fn(cond)
     with contextlib.ExitStack() as stack:
         if reference and prepared.kv is not None:
@@ -510,7 +542,7 @@ def denoise(
             eps_fn = prepared.kv.follow(eps_fn, prepared.controlled)
         if during is not None:
             stack.enter_context(during)
-        yield from ddim.sample(eps_fn, z, prepared.model.abar, ts)
+        yield from ddim.sample(eps_fn, z, prepared.model.abar, ts, pin)
 
 
 def _record_of(task: DragTask, prepared: Prepared, states, start: Start | None) -> dict:

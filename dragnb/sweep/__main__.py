@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from dragnb import sd, sweep
-from dragnb.config import profile, profile_names, suited_settings
+from dragnb.config import profile, profile_names, suited
 from dragnb.errors import InputError, did_you_mean
 from dragnb.geometry import FITS
 from dragnb.metrics.judge import Judge, default_matcher
@@ -53,7 +53,7 @@ def grid(names: list[str], model: str = "clay", truth: bool = False) -> dict:
 
     truth  the samples' is known, so that its ceiling may join
     """
-    base, settings = suited_settings(model), {}
+    base, settings = profile(suited(model).paper), {}
     for name in names:
         if name == "methods":
             settings |= grids.methods(base, truth)
