@@ -3,11 +3,15 @@
 import importlib
 import sys
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from dragnb import config, drag, methods, pipeline
+from dragnb import clay, config, ddim, drag, methods, pipeline
 from dragnb.errors import InputError
+from dragnb.store import Store
+from dragnb.task import DragTask
 
 TOY = '''
 """Toy: shift the whole latent by one cell towards the first target, as often as `shifts` says."""
@@ -140,3 +144,71 @@ def test_a_method_may_change_the_prompt_and_hold_a_hook_while_denoising(smoke, d
 
     assert held == ["on", "off"]
     assert not torch.equal(*ends)
+
+
+# warp_inpaint
+
+
+@pytest.fixture(scope="module")
+def warped(tmp_path_factory):
+    """A whole edit by warp_inpaint of a tuning task of the clay world, few steps."""
+    clay_task = clay.task(846_010, "balloon", "move", version=1)
+    store = Store(tmp_path_factory.mktemp("warped"))
+    settings = config.profile("warp_inpaint", steps=20, drag_steps=2)
+    return clay_task, pipeline.edit(clay_task.task, "clay", settings, store), store
+
+
+def test_what_is_moved_and_what_is_held_are_the_pictures_own_pixels(warped):
+    clay_task, result, _ = warped
+    task, kept = clay_task.task, result.states[-1].kept
+    assert (result.image[~task.mask] == task.image[~task.mask]).all()
+    own = kept.share == 1
+    assert (result.image[own] == kept.image[own]).all() and own[task.mask].mean() > 0.1
+    assert not np.array_equal(result.image[~own], kept.image[~own]), "the model has painted the rest"
+    verdict = clay.judge(clay_task, result.image)
+    assert verdict.success, verdict
+
+
+def test_its_states_are_on_a_straight_way_and_each_has_its_picture(warped):
+    clay_task, result, _ = warped
+    assert [state.step for state in result.states] == [0, 1, 2]
+    middle = (clay_task.task.handles + clay_task.task.targets) / 2
+    assert np.allclose(result.tracks_xy[1], middle, atol=0.01)
+    assert result.reached and result.states[0].kept is None and not result.states[1].reached
+    picture, _ = result.prepared.preview(result.states[1])
+    assert (picture == result.states[1].kept.image).all()
+    assert torch.equal(result.states[0].z, result.prepared.z_t)
+
+
+def test_what_is_pinned_stands_in_the_latent_at_every_level(warped):
+    _, result, _ = warped
+    kept, prepared = result.states[-1].kept, result.prepared
+    steps = list(pipeline.denoise(prepared, result.states[-1]))
+    cells = (kept.cells > 0).expand_as(kept.z0)
+    assert 0.1 < cells.float().mean() < 1 and torch.equal(steps[-1].z_next[cells], kept.z0[cells])
+    for step in steps:
+        k = len(prepared.ts) - prepared.ts.index(step.t)
+        signal = ddim.abar_at(prepared.model.abar, step.t).sqrt()
+        own = prepared.zs[k : k + 1] + signal * (kept.z0 - prepared.z0)
+        assert torch.allclose(step.z[cells], own[cells], atol=1e-5)
+
+
+def test_a_second_move_begins_at_the_moved_picture(warped):
+    clay_task, first, store = warped
+    task = clay_task.task
+    back = DragTask(task.image, task.targets, task.handles, task.mask, task.prompt)
+    second = pipeline.edit(back, "clay", first.settings.replace(keep_outside=True), store, start=first.at(2))
+    inner = ndimage.binary_erosion(first.states[-1].kept.share == 1, iterations=3) & task.mask
+    assert torch.allclose(second.states[0].z, first.states[-1].z)
+    error = np.abs(second.states[-1].kept.image.astype(int) - task.image)[task.mask].mean()
+    left = np.abs(first.image.astype(int) - task.image)[task.mask].mean()
+    assert inner.any() and error < 0.5 * left, "there and back is nearly the picture again"
+
+
+def test_it_refuses_to_begin_at_a_latent_of_another_method(warped, cache):
+    clay_task, first, store = warped
+    latent = pipeline.Start(first.prepared.z_t, first.prepared.ts[0])
+    with pytest.raises(
+        InputError, match="method = 'warp_inpaint' moves a picture's pixels .* save its picture"
+    ):
+        pipeline.edit(clay_task.task, "clay", first.settings, store, start=latent)

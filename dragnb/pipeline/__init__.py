@@ -484,7 +484,10 @@ def _finish(task: DragTask, prepared: Prepared, start: Start | None, clock: _Clo
     if states[-1].kept is not None:
         decoded = states[-1].kept.over(decoded)
     settings = prepared.settings
-    image = keep_outside(task, decoded, settings.feather) if settings.keep_outside else decoded
+    image = decoded
+    if settings.keep_outside:
+        outside = task if start is None or start.image is None else replace(task, image=start.image)
+        image = keep_outside(outside, decoded, settings.feather)
     yield clock.event(1, 1)
     tracks = np.stack([prepared.frame.yx_to_xy(s.handles, prepared.map_hw).numpy() for s in states])
     result = Result(

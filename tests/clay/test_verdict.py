@@ -100,10 +100,26 @@ def judged():
 
 
 def test_the_judge_agrees_with_an_eye():
+    """Measured: 60 of 60 drags, 17 of 24 made from the truth, 26 of 36 warps, of which it accepts no one that the eye
+    does not: it is stricter than the eye, which passes over a pose that is a little off."""
     verdicts = [(source, yes, oracle.judge(clay, edit).success) for clay, edit, yes, source in judged()]
-    edits = [yes == success for source, yes, success in verdicts if source.startswith("drag")]
-    others = [yes == success for source, yes, success in verdicts if not source.startswith("drag")]
-    assert len(edits) == 60 and sum(edits) >= 54
-    assert len(others) == 24 and sum(others) >= 16, (
-        "made from the truth: of these the eye accepts a third, with doubts"
+    drags, warps, truths = [], [], []
+    for source, yes, success in verdicts:
+        group = drags if source.startswith("drag") else warps if source == "warp_inpaint" else truths
+        group.append((yes, success))
+    agree = [sum(yes == success for yes, success in group) for group in (drags, warps, truths)]
+    assert [len(group) for group in (drags, warps, truths)] == [60, 36, 24]
+    assert agree[0] >= 57 and agree[1] >= 24 and agree[2] >= 16, agree
+    assert all(yes for yes, success in drags + warps if success), "no ruin is called a success"
+    assert sum(success for _, success in warps) >= 11
+
+
+def test_a_picture_that_is_a_little_off_is_not_unlike():
+    clay = task(850_027, "dog", "turn")
+    shifted = np.roll(clay.picture_after, (3, -2), (0, 1))
+    verdict, far = (
+        oracle.judge(clay, shifted),
+        oracle.judge(clay, np.roll(clay.picture_after, (14, 0), (0, 1))),
     )
+    assert verdict.residual_inside < verdict.mush_inside and verdict.blotch < oracle.BLOTCH
+    assert far.residual_inside > far.mush_inside and far.blotch > oracle.BLOTCH
