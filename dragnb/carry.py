@@ -29,6 +29,7 @@ ANCHORS = 64  # places of what is held that hold it
 SOFTER = 3  # times that `near` is doubled
 LOST = 0.02  # share of an object that may be moved out of the mask, where it is not seen
 STEP = 4.0  # px between the places at which the field is worked out
+JOINT = 2.0  # px of what is held that go along with what moves beside it
 RIM = 3.0  # px: what lies so near to an object's outline is shaded by it, and is filled anew
 BLURS = (2, 4, 8, 16, 32, 64)  # px: a hole is filled from the nearest surroundings that reach it
 KNOWN = 0.05  # share of a blur's weight that must be known
@@ -64,15 +65,14 @@ def carry(task: DragTask, near: float = 0.25, hold: float = 4.0, region: np.ndar
     still = found & ~free
     if not region.any():  # the handles are on no object: all of the mask moves, held at its rim
         region, still = free, ~free if not free.all() else _rim(free.shape)
-    soft = ndimage.gaussian_filter(region.astype(np.float32), 0.7)
     for _ in range(SOFTER + 1):  # the most rigid motion that the mask has room for
         source = _source(task, region, still, near, hold)
         at = source[..., 1], source[..., 0]
-        there = ((ndimage.map_coordinates(soft, at, order=1) - 0.25) * 2).clip(0, 1)
-        if there[~free & ~found].sum() <= LOST * region.sum():
+        if _shown(region, at)[~free & ~found].sum() <= LOST * region.sum():
             break
         near *= 2
-    shown = there * free
+    joint = still & _grown(region, JOINT * _unit(region))
+    shown = _shown(region | joint, at) * free  # no edge is seen where the mask cuts the object
     moved = _read(task.image, at)
     hole = _grown(region, RIM * _unit(region)) & free & ~still
     behind = _filled(task.image, hole, hole | found)
@@ -190,6 +190,12 @@ def _filled(image: np.ndarray, hole: np.ndarray, unknown: np.ndarray) -> np.ndar
     back = [n / m for n, m in zip(hole.shape, shape, strict=True)]
     whole = ndimage.zoom(filled, (*back, 1), order=1, grid_mode=True, mode="nearest")
     return np.where(hole[..., None], whole, image)
+
+
+def _shown(what: np.ndarray, at) -> np.ndarray:
+    """Share of each pixel, 0 to 1, that reads from a region; its edge is as soft as a picture's own."""
+    soft = ndimage.gaussian_filter(what.astype(np.float32), 0.7)
+    return ((ndimage.map_coordinates(soft, at, order=1) - 0.25) * 2).clip(0, 1)
 
 
 def _read(image: np.ndarray, at) -> np.ndarray:
