@@ -342,13 +342,14 @@ def test_the_cards_figures_and_pictures_come_from_one_sweep(smoke_folder, quick,
 
     (place,) = (tmp_path / "sweep").iterdir()
     records = {(r["sample"], r["setting"]): r for r in sweep.read(place)}
-    assert len(records) == 4 and not any(r["error"] for r in records.values())
+    assert len(records) == 6 and not any(r["error"] for r in records.values())
     assert [row["sample"] for row in found["edits"]] == ["cat-turn-810000", "dog-nod-810001"]
     moved = [records[row["sample"], "full"]["metrics"]["moved"] for row in found["edits"]]
     assert found["summary"]["moved"] == pytest.approx(np.median(moved), abs=0.01)
     assert found["summary"].keys() >= {*model_card.BARS, "figure_psnr", "mean_way", "by_family"}
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(found))
-    assert Image.open(folder / "edits.png").width > 256
+    assert Image.open(folder / "edits.png").size == Image.open(folder / "edits_paper.png").size
+    assert found["success"].keys() == {"warp_inpaint", "full"}
     history = json.loads((SHIPPED / "training.json").read_text())
     card = model_card.text(history, found, "a machine", sd.load(str(folder)))
     assert (

@@ -1,7 +1,8 @@
 """Write the bundled model's card, after `dragnb.clay.training export`: `python tools/model_card.py --measure --jobs 2`.
 
 --measure runs a sweep over held-out clay tasks (it goes on where it was killed) and asks the autoencoder for held-out
-pictures; the figures go to evaluation.json beside the weights, the edits to edits.png. All else of the card is read
+pictures; the figures go to evaluation.json beside the weights, the edits to edits.png (by the default method) and
+edits_paper.png. All else of the card is read
 from there and from training.json or drawn from the model itself. What it was trained on is told by --hardware "two
 cores of an AMD EPYC", unless training.json says it.
 """
@@ -38,7 +39,7 @@ NAMES = {
     "moved": "content moved, median over {edits} held-out clay tasks (fraction of the way)",
     "rest_psnr": "picture off the mask after the edit, median PSNR against the original (dB)",
 }
-FULL, BACK = "full", "there and back"
+FULL, BACK, WARPED = "full", "there and back", "warp_inpaint"
 PLACE = suited("clay").t, suited("clay").block  # the folder is the bundled model's, by whatever path
 DATA = "held-out clay tasks"
 COLUMNS = "category way moved oracle_distance rest_psnr roundtrip_psnr truth_psnr seconds".split()
@@ -52,8 +53,8 @@ def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int)
     base  the settings of the edits; count, pictures: how many edits and how many pictures of the autoencoder
     """
     entries = [Entry(clay.seed, clay.kind, clay.edit, pairs=1) for clay in tasks(count)]
-    methods = grids.methods(base)
-    settings, model = {name: methods[name] for name in (FULL, BACK)}, str(folder)
+    methods = grids.methods(base) | {WARPED: profile(WARPED, steps=base.steps)}
+    settings, model = {name: methods[name] for name in (FULL, BACK, WARPED)}, str(folder)
     judge = Judge(model, *PLACE, fidelity=False, variants=False)
     place = sweep.folder(out, settings, model, judge, data=DATA)
     for progress in sweep.run(entries, settings, place, model, judge, jobs=jobs, keep=True, data=DATA):
@@ -61,7 +62,10 @@ def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int)
     rows, autoencoder = edits(place, entries), pandas.DataFrame(autoencoder_psnr(sd.load(model), pictures))
     found = {"summary": summary(autoencoder, rows), "bars": BARS, "pictures": pictures}
     found |= {"edits": json.loads(rows.to_json(orient="records")), "settings": settings[FULL].as_dict()}
-    picture_grid(place, entries, folder)
+    table = sweep.table(place)
+    found["success"] = {name: int(table[table.setting == name].success.sum()) for name in (WARPED, FULL)}
+    picture_grid(place, entries, folder / "edits.png", WARPED)
+    picture_grid(place, entries, folder / "edits_paper.png", FULL)
     with replacing(folder / "evaluation.json", ours=is_evaluation) as temp:
         temp.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
@@ -106,17 +110,17 @@ def summary(autoencoder: pandas.DataFrame, rows: pandas.DataFrame) -> dict:
     return psnr.to_dict() | medians.to_dict() | {k: round(v, 2) for k, v in means.items()} | families
 
 
-def picture_grid(place: Path, entries: list[Entry], folder: Path) -> Path:
-    """edits.png: of every task the drag drawn on its picture, the edit, and the true picture after."""
+def picture_grid(place: Path, entries: list[Entry], path: Path, setting: str) -> Path:
+    """Of every task the drag drawn on its picture, its edit by a setting, and the true picture after."""
     fig, axes = viz.figure(-(-len(entries) // BESIDE), 3 * BESIDE, (1.6, 1.6))
     places = axes.reshape(-1, 3)
     for (before, after, truth), entry in zip(places, entries, strict=False):
         viz.draw_drag(before, entry.task(), mask=False)
-        viz.show(after, kept(place, entry, FULL))
+        viz.show(after, kept(place, entry, setting))
         viz.show(truth, entry.truth_image)
     for ax in places[len(entries) :].flat:
         ax.set_visible(False)
-    return viz.save(fig, folder, "edits")
+    return viz.save(fig, path.parent, path.stem)
 
 
 def hardware_of(history: dict | None) -> str | None:
@@ -221,6 +225,20 @@ content's place to the target: {s["mean_distance"]} px, of {s["mean_way"]} px to
     return "\n".join(rows), told + found.get("note", "")
 
 
+def pictures(found):
+    """The edits as pictures, each method's with how many succeed."""
+    count, success = len(found["edits"]), found["success"]
+    return f"""The {count} edits by the default of `dragnb.edit`, which moves pixels and has this model paint what that uncovers
+(`warp_inpaint`); {success[WARPED]} succeed by `clay.judge` (each: before, edit, true picture after):
+
+![edits](edits.png)
+
+The same by DragDiffusion itself, which has this model redraw all that is in the mask; {success[FULL]} succeed:
+
+![edits by the paper's method](edits_paper.png)
+"""
+
+
 def text(history, found, hardware, model):
     """The card, in Markdown."""
     recipe, (rows, told) = history["recipe"], quality(found)
@@ -277,10 +295,7 @@ Samples of plain diffusers, 50 DDIM steps, guidance 3, one per kind, seed 0, non
 
 ![samples](samples.png)
 
-The {len(found["edits"])} edits (each: before, edit, true picture after):
-
-![edits](edits.png)
-"""
+{pictures(found)}"""
 
 
 def main(argv=None):

@@ -26,15 +26,25 @@ SEED = 820_000
 RUNGS = (6, 18)  # numbers of tasks after which only the better third goes on
 FIGURES = ("success", "gone", "moved", "oracle_distance", "residual_inside", "psnr_inside")
 CHOICES = {
-    "block": (2, 3),
-    "strength": (0.5, 0.6, 0.7),
-    "r1": (1, 2, 3, 4),
-    "r2": (3, 4, 6),
-    "drag_lr": (0.01, 0.02, 0.03),
-    "lam": (0.1, 0.3, 0.5, 1.0),
-    "mask_on": ("now", "prev"),
-    "lora_steps": (20, 40, 80),
-    "lora_lr": (5e-4, 1e-3),
+    "warp_inpaint": {
+        "strength": (0.2, 0.3, 0.4, 0.5, 0.6),
+        "near": (0.12, 0.25, 0.35, 0.5),
+        "hold": (1.0, 2.0, 4.0, 8.0, 16.0),
+        "lora_steps": (0, 40),
+        "reference": (True, False),
+        "drag_steps": (1,),
+    },
+    "clay": {
+        "block": (2, 3),
+        "strength": (0.5, 0.6, 0.7),
+        "r1": (1, 2, 3, 4),
+        "r2": (3, 4, 6),
+        "drag_lr": (0.01, 0.02, 0.03),
+        "lam": (0.1, 0.3, 0.5, 1.0),
+        "mask_on": ("now", "prev"),
+        "lora_steps": (20, 40, 80),
+        "lora_lr": (5e-4, 1e-3),
+    },
 }
 
 
@@ -50,12 +60,13 @@ def drag(task, model, settings, store):
     return {name: float(figures[name]) for name in FIGURES} | {"iterations": len(result.states) - 1}
 
 
-def evaluate(trial, tasks, model, store):
+def evaluate(trial, tasks, model, store, profile):
     """One trial: settings drawn by Optuna, dragged task by task until all are done or the trial is stopped."""
     import optuna
 
-    chosen = {name: trial.suggest_categorical(name, values) for name, values in CHOICES.items()}
-    settings, rows = config.profile(config.suited(model).paper, **chosen), []
+    choices = CHOICES[profile].items()
+    chosen = {name: trial.suggest_categorical(name, values) for name, values in choices}
+    settings, rows = config.profile(profile, **chosen), []
     for k, task in enumerate(tasks):
         rows.append(drag(task, model, settings, store))
         trial.set_user_attr("tasks", len(rows))
@@ -67,7 +78,7 @@ def evaluate(trial, tasks, model, store):
     return worth(rows)
 
 
-def study(journal, seed):
+def study(journal, seed, profile):
     """The search whose journal lies in a file; begun with the profile as it stands."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
@@ -81,17 +92,17 @@ def study(journal, seed):
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=RUNGS[0], reduction_factor=3),
     )  # fmt: skip
     if not found.trials:
-        now = config.profile(config.suited("clay").paper).as_dict()
-        found.enqueue_trial({name: now[name] for name in CHOICES if now[name] in CHOICES[name]})
+        now = config.profile(profile).as_dict()
+        found.enqueue_trial({name: now[name] for name, of in CHOICES[profile].items() if now[name] in of})
     return found
 
 
-def write(found, path):
+def write(found, path, profile):
     """The table of trials, best first: settings, tasks dragged, mean figures."""
     best = ("tasks", "success", "psnr_inside")
     dragged = [trial for trial in found.trials if trial.user_attrs]
     done = sorted(dragged, key=lambda trial: [-trial.user_attrs[name] for name in best])
-    columns = ["trial", *CHOICES, "tasks", *FIGURES, "iterations"]
+    columns = ["trial", *CHOICES[profile], "tasks", *FIGURES, "iterations"]
     with replacing(path, ours=lambda place: False) as fresh, open(fresh, "w", newline="") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
@@ -106,6 +117,7 @@ def main(argv=None):
     """The command line."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--model", default="clay", help="name or folder of the model")
+    p.add_argument("--profile", choices=CHOICES, default=config.suited("clay").profile, help="what is tuned")
     p.add_argument("--trials", type=int, default=60)
     p.add_argument("--tasks", type=int, default=60)
     p.add_argument("--world", type=int, default=scene.VERSION, help="version of the clay world")
@@ -113,9 +125,9 @@ def main(argv=None):
     p.add_argument("--out", type=Path, default=Path("outputs/tuning"), help="journal and stage cache")
     p.add_argument("--write", type=Path, help="only write the table of trials to this new CSV file")
     args = p.parse_args(argv)
-    found = study(args.out / "journal.log", args.seed)
+    found = study(args.out / "journal.log", args.seed, args.profile)
     if args.write:
-        return write(found, args.write)
+        return write(found, args.write, args.profile)
     torch.set_num_threads(1)
     tasks = clay_tasks.tasks(args.tasks, seed=SEED, version=args.world)
     store = Store(args.out / "cache")
@@ -125,7 +137,9 @@ def main(argv=None):
         sys.stdout.flush()
 
     found.optimize(
-        lambda trial: evaluate(trial, tasks, args.model, store), n_trials=args.trials, callbacks=[show]
+        lambda trial: evaluate(trial, tasks, args.model, store, args.profile),
+        n_trials=args.trials,
+        callbacks=[show],
     )
 
 

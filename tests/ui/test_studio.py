@@ -148,7 +148,7 @@ def test_the_panel_gives_back_the_settings_that_it_shows(profile):
 
 
 def test_a_switch_turns_its_stage_off_and_on_again():
-    panel = SettingsPanel("clay", None, None)
+    panel = SettingsPanel("clay", config.profile("clay"), None)
     usual = panel.settings
     for name, switch in panel.switches.items():
         switch.value = False
@@ -156,6 +156,13 @@ def test_a_switch_turns_its_stage_off_and_on_again():
         switch.value = True
         usual = usual.replace(keep_outside=panel.settings.keep_outside)
     assert panel.settings.keep_outside and panel.settings == config.profile("clay", keep_outside=True)
+
+
+def test_a_fine_tune_that_the_profile_leaves_out_can_be_switched_on():
+    panel = SettingsPanel("clay", None, None)
+    assert panel.settings == config.suited_settings("clay") and not panel.switches["lora_steps"].value
+    panel.switches["lora_steps"].value = True
+    assert panel.settings.lora_steps == config.Settings.lora_steps > 0
 
 
 def test_a_profile_fills_in_its_numbers_and_a_model_its_profile():

@@ -140,8 +140,10 @@ class SettingsPanel:
         for name, switch in self.switches.items():
             switch.value = bool(getattr(settings, name))
         for name, widget in self.numbers.items():
-            shown = settings if name not in SWITCHES or self.switches[name].value else usual
-            widget.value = getattr(shown, name)
+            value = getattr(settings, name)
+            if name in SWITCHES and not self.switches[name].value:  # what the switch brings back
+                value = getattr(usual, name) or getattr(Settings, name)
+            widget.value = value
         self.soft.value = settings.feather
         self.quality.value = self._quality_of(settings)
         self._filling = False
