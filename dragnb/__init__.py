@@ -1,7 +1,7 @@
 """dragnb: drag points of a picture with a diffusion model; DragDiffusion (Shi et al., CVPR 2024) for notebooks.
 
     import dragnb
-    result = dragnb.edit(dragnb.clay.task(seed=831_003, kind="rabbit", edit="stretch").task)
+    result = dragnb.edit(dragnb.clay.task(seed=846_024, kind="cat", edit="tilt").task)
 
 Whatever is named here is imported when it is first used, so that `import dragnb` is light.
 
@@ -29,6 +29,7 @@ Modules
     drag          latent optimisation (§3.3);  methods: rival drag methods, a file each
     attention     reference-latent-control (§3.4)
     geometry      picture pixels, canvas, feature cells
+    carry         an object's own pixels moved as rigidly as the mask lets them
     viz           figures
     metrics       how good is one edit
     sweep         many edits, measured
@@ -51,7 +52,7 @@ _HOME = {
 }
 _NAMES = {"load_model": "load"}  # by another name where they live
 _MODULES = (
-    *("config", "ddim", "sd", "features", "lora", "drag", "methods", "attention", "geometry", "viz"),
+    *("config", "ddim", "sd", "features", "lora", "drag", "methods", "attention", "geometry", "carry", "viz"),
     *("metrics", "sweep", "clay", "ui", "task", "store", "checkpoints", "pipeline", "errors"),
 )
 

@@ -228,8 +228,8 @@ content's place to the target: {s["mean_distance"]} px, of {s["mean_way"]} px to
 def pictures(found):
     """The edits as pictures, each method's with how many succeed."""
     count, success = len(found["edits"]), found["success"]
-    return f"""The {count} edits by the default of `dragnb.edit`, which moves pixels and has this model paint what that uncovers
-(`warp_inpaint`); {success[WARPED]} succeed by `clay.judge` (each: before, edit, true picture after):
+    return f"""The {count} edits by the default of `dragnb.edit`, which moves pixels and has this model paint what
+that uncovers (`warp_inpaint`); {success[WARPED]} succeed by `clay.judge` (each: before, edit, true picture after):
 
 ![edits](edits.png)
 
