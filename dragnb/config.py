@@ -236,14 +236,15 @@ PROFILES = {
 
 
 def profile(name: str = "fast", **overrides) -> Settings:
-    """Settings by name, with some changed: "paper" (its text), "reference" (its public code), "fast", "clay"; or another
-    method's name (`dragnb.methods`), such as "warp_inpaint", which is what an edit on the bundled model goes by.
+    """Settings by name, with some changed: "paper" (its text), "reference" (its public code), "fast", "clay".
+
+    Or another method's name (`dragnb.methods`), such as "warp_inpaint", which an edit on the bundled model goes by.
 
     "fast" measures the mask term on the latent itself, so that the U-Net may stop after the feature block, and ends the
     fine-tune where its second half brings little (measured on clay: `tools/speed/NOTES.md`). "clay" suits the bundled
-    model by the paper's method, since its features hold a part best in the coarser second block and over a larger patch, and which needs half of
-    the fine-tune, since it was trained on this very world; it was chosen on clay tasks (eight with seeds from 820,000,
-    16 from 820,500) on which nothing else is measured.
+    model where the paper's method drags: its features hold a part best in the coarser second block and over a larger
+    patch, and it needs half of the fine-tune, since it was trained on this very world; it was chosen on clay tasks
+    (eight with seeds from 820,000, 16 from 820,500) on which nothing else is measured.
     """
     if name in PROFILES:
         known_only(overrides)
