@@ -21,7 +21,7 @@ from dragnb.store.files import replacing, sign_png, signed
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 DASHES = ("-", "--", "-.", ":")
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HANDLE, TARGET = "#D55E00", "#0072B2"  # vermillion circle, blue square
 DIMMED = 0.45  # how much of the picture is left where the mask holds it still
 GREY = 128
