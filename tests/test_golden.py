@@ -21,12 +21,13 @@ ELSEWHERE = (
 
 
 def edited(name, folder):
-    """The picture of an edit of the bundled model with the settings that suit it, on one thread."""
+    """The picture of an edit by the paper's method, with what suits the bundled model, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         task = dragnb.clay.task(*TASKS[name]).task
-        return dragnb.edit(task, dragnb.load_model("clay", device="cpu"), store=Store(folder)).image
+        model, settings = dragnb.load_model("clay", device="cpu"), dragnb.profile("clay")
+        return dragnb.edit(task, model, settings, store=Store(folder)).image
     finally:
         torch.set_num_threads(threads)
 
