@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import operator
 import threading
 
 import ipycanvas
@@ -27,8 +28,10 @@ INK, HALO = "black", "white"
 # grey over what the mask holds still
 GREY = 128
 OVERLAY_COLOR = f"rgb({GREY}, {GREY}, {GREY})"
-# radius of a point in canvas pixels
+# radius of a point in pixels of the screen
 DOT = 6
+# pixels of the screen that the mouse has to leave a handle by before an arrow is drawn to it
+CLEAR = 12
 FONT = "bold 14px sans-serif"
 # pixels of the browser's canvas to a pixel of ours, so that it is sharp on a screen of twice the density
 DENSITY = 2
@@ -41,6 +44,8 @@ DRAWING = threading.RLock()
 class CanvasView:
     """Draws `pointer.picks` as `pointer.viewport` shows them. `widget` is what is seen; `dimming` goes from 0 to 1.
 
+    The marks, and what is written, are of one size on every screen: they are drawn in pixels of the screen.
+
     after    another picture over it, as `show_after` is given it; split: left of this place of the canvas the picture
              itself is seen; before: it is seen everywhere, for as long as this is true
     """
@@ -49,12 +54,10 @@ class CanvasView:
         self.pointer, self.dimming = pointer, 0.6
         self.after: np.ndarray | None = None
         self.caption, self.swiped, self.split, self.before = "", False, 0.0, False
-        self._after_png, self._after, self._after_of = (
-            ipywidgets.Image(format="png"),
-            ipycanvas.Canvas(),
-            None,
-        )
         self._against, self._against_caption = None, ""
+        # the other picture on a canvas that nobody sees, right of it what it is swiped against, and which two they are
+        self._after_png, self._after = ipywidgets.Image(format="png"), ipycanvas.Canvas()
+        self._after_of = (None, None)
         self._png = ipywidgets.Image(format="png")
         self._picture, self._overlay = ipycanvas.Canvas(), ipycanvas.Canvas()
         # picture, overlay, marks
@@ -76,7 +79,8 @@ class CanvasView:
             manager = getattr(ipycanvas.canvas, "_CANVAS_MANAGER", None)
             if manager is not None:
                 manager._current_canvas = None  # else a reloaded page stays blank: ipycanvas issue 322
-            self._picture_of = self._overlay_of = self._shown = self._after_of = None
+            self._picture_of = self._overlay_of = self._shown = None
+            self._after_of = (None, None)
             self.show()
 
     def show_after(
@@ -90,10 +94,11 @@ class CanvasView:
         """Show another picture, uint8 (h, w, 3) of any size, in the place of the one that is picked on; None: no more.
 
         swiped  it is a result: the mouse swipes it against the picture, and neither points nor mask are drawn over it
-        other   what it is swiped against, in the place of the picture
+        other   what it is swiped against, in the place of the picture; half of each is seen at first
         """
-        self.after, self.caption, self.swiped, self.split, self.before = image, caption, swiped, 0.0, False
+        self.after, self.caption, self.swiped, self.before = image, caption, swiped, False
         self._against, self._against_caption = other, other_caption
+        self.split = 0.0 if other is None else self.pointer.viewport.canvas[0] / 2
         self.show()
 
     def show(self) -> None:
@@ -105,7 +110,8 @@ class CanvasView:
                 self._paint_segments()
             elif self._overlay_is_old():
                 self._send_overlay()
-            if self.after is not None and self._after_of is not self.after:
+            wanted = self.after, self._against
+            if self.after is not None and not all(map(operator.is_, wanted, self._after_of)):
                 self._send_after()
             for layer in (self.widget[k] for k in range(3)):
                 layer.save()
@@ -127,7 +133,8 @@ class CanvasView:
         picture, buffer = Image.fromarray(both), io.BytesIO()
         picture.thumbnail((LONGEST, LONGEST))
         picture.save(buffer, "PNG", compress_level=1)
-        self._after_png.value, self._after_of, self._shown = buffer.getvalue(), self.after, None
+        self._after_png.value, self._shown = buffer.getvalue(), None
+        self._after_of = self.after, self._against
         if (self._after.width, self._after.height) != picture.size:
             self._after.width, self._after.height = picture.size
         self._after.draw_image(self._after_png, 0, 0)
@@ -234,14 +241,15 @@ class CanvasView:
 
     def _draw_marks(self):
         """Arrows, points, numbers, the length of the chosen pair, and the outline under way."""
-        layer, chosen, to_canvas = self.widget[2], self.pointer.selected, self.pointer.viewport.to_canvas
+        layer, chosen, to_screen = self.widget[2], self.pointer.selected, self._to_screen
         layer.clear()
+        layer.scale(self.pointer.unit)
         layer.font = FONT
         if self.after is not None and self.swiped:
             return self._draw_captions()
         if self.caption and self.after is not None:
             self._write(self.caption, 8, 20)
-        places = [to_canvas(*point) for point in self.picks.points]
+        places = [to_screen(*point) for point in self.picks.points]
         for k in range(1, len(places), 2):
             self._draw_arrow(places[k - 1], places[k])
         for k, place in enumerate(places):
@@ -249,7 +257,7 @@ class CanvasView:
         if chosen is not None and (pair := self.picks.points[chosen // 2 * 2 :][:2])[1:]:
             x, y = places[chosen // 2 * 2 + 1]
             self._write(f"{math.dist(*pair):.0f} px", x + DOT + 4, y + 2 * DOT + 6)
-        outline = [to_canvas(*place) for place in self.pointer.outline]
+        outline = [to_screen(*place) for place in self.pointer.outline]
         if self.pointer.tool == "rectangle" and len(outline) == 2:
             (x0, y0), (x1, y1) = outline
             outline = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
@@ -260,25 +268,34 @@ class CanvasView:
         if not places and not self.pointer.pressed:
             self._say_first()
 
+    def _to_screen(self, x: float, y: float) -> tuple[float, float]:
+        """A place of the picture, in pixels of the screen from the canvas' corner."""
+        return self._in_screen(*self.pointer.viewport.to_canvas(x, y))
+
+    def _in_screen(self, *lengths: float) -> tuple[float, ...]:
+        """Canvas pixels in pixels of the screen."""
+        return tuple(length / self.pointer.unit for length in lengths)
+
     def _draw_hover(self):
         """What a press would do: the brush's ring, or the arrow to the target that is missing."""
         layer, pointer = self.widget[2], self.pointer
         if pointer.hover is None:
             return
-        begin = pointer.viewport.to_canvas(*self.picks.points[-1]) if self.picks.waiting else pointer.hover
+        hover = self._in_screen(*pointer.hover)
+        begin = self._to_screen(*self.picks.points[-1]) if self.picks.waiting else hover
         # right after a press the pointer still stands on the handle: nothing is drawn over its mark
-        pulled = pointer.tool == "points" and not pointer.pressed and math.dist(begin, pointer.hover) > 12
+        pulled = pointer.tool == "points" and not pointer.pressed and math.dist(begin, hover) > CLEAR
         for width, color in ((3, HALO), (1, INK)):
             layer.line_width, layer.stroke_style = width, color
             if pointer.tool == "brush":
-                layer.stroke_circle(*pointer.hover, pointer.radius)
+                layer.stroke_circle(*hover, pointer.radius)
             elif pulled:
                 layer.set_line_dash([6, 4])
-                layer.stroke_line(*begin, *pointer.hover)
+                layer.stroke_line(*begin, *hover)
                 layer.set_line_dash([])
 
     def _say_first(self):
-        w, h = self.pointer.viewport.canvas
+        w, h = self._in_screen(*self.pointer.viewport.canvas)
         layer = self.widget[2]
         layer.text_align = "center"
         for k, line in enumerate(FIRST):
@@ -286,8 +303,8 @@ class CanvasView:
         layer.text_align = "start"
 
     def _draw_captions(self):
-        w, _ = self.pointer.viewport.canvas
-        split = w if self.before else self.split
+        w, split = self._in_screen(self.pointer.viewport.canvas[0], self.split)
+        split = w if self.before else split
         if split > 60:
             self._write(self._against_caption, 8, 20)
         if split < w - 60:

@@ -88,14 +88,17 @@ class Panel:
         self.chip = button("", "", lambda: self._offered())
         self.chip.add_class("dragnb-chip")
         show_if(False, self.chip)
-        self.dropped = W.Textarea(layout={"display": "none"})
-        self.dropped.add_class("dragnb-dropped")
+        # what the page itself writes: a file that was dropped, and how wide the canvas is on the screen
+        self.dropped, self.width = (
+            named(W.Textarea(layout={"display": "none"}), f"dragnb-{name}") for name in ("dropped", "width")
+        )
         self.row = row(self.prompt, align_items="center", max_width="512px", width="98%")
         self.folds = [fold("picture and drag file", self._files()), fold("points as text", self._texts())]
         self.folds.append(fold("mouse and keys", self._keys(actions)))
         self.bar, self.mask_row = self._tools(), self._mask_row()
         self.below = W.VBox([self.text, self.chip])
-        self.left = W.VBox([page_hook(), self.bar, self.mask_row, canvas, self.row, self.dropped])
+        parts = [page_hook(), self.bar, self.mask_row, canvas, self.row, self.dropped, self.width]
+        self.left = named(W.VBox(parts), "dragnb-picture")
         self.widget = named(W.VBox([self.left, self.below, folded(*self.folds)]), "dragnb")
 
     def _tools(self):
@@ -129,7 +132,7 @@ class Panel:
             "e": "eraser",
             "[ ]": "brush size",
         }
-        keys |= {action.key.replace(" ", "Space"): name for name, action in actions.items()}
+        keys |= {action.key.replace(" ", "Space"): name for name, action in actions.items() if action.key}
         listed = ", ".join(f"<b>{html.escape(key)}</b> {name}" for key, name in keys.items())
         return W.VBox([row(*(self.buttons[name] for name in MORE_BUTTONS)), W.HTML(paragraph(HELP + listed))])
 
@@ -137,8 +140,8 @@ class Panel:
         wide = {"width": "95%", "height": "7em"}
         self.table = W.Textarea(continuous_update=False, layout=wide)
         self.parameters = W.Textarea(disabled=True, layout=wide)
-        means = W.Label("A pair a line, x y → x y in picture pixels. Type here, then click elsewhere.")
-        return W.VBox([means, self.table, W.Label("To copy, as parameters of notebook 04:"), self.parameters])
+        means = W.HTML("A pair a line, x y → x y in picture pixels. Type here, then click elsewhere.")
+        return W.VBox([means, self.table, W.HTML("To copy, as parameters of notebook 04:"), self.parameters])
 
     def _files(self):
         self.upload = W.FileUpload(accept="image/*,.zip", multiple=False, description="upload")
@@ -244,9 +247,9 @@ def narrow(kind, **options):
     return kind(layout=layout, style=style, **options)
 
 
-def labelled(kind, label: str, **options):
-    """A widget with a long label, one a line."""
-    layout, style = W.Layout(width="400px", max_width="98%"), {"description_width": "230px"}
+def labelled(kind, label: str, label_width: str = "230px", **options):
+    """A widget with its label, one a line."""
+    layout, style = W.Layout(width="460px", max_width="98%"), {"description_width": label_width}
     return kind(description=label, layout=layout, style=style, **options)
 
 

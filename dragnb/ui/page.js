@@ -12,6 +12,13 @@ const begin = tries => {
   const stop = e => e.stopImmediatePropagation();
   let ours = false, byPointer = false;
 
+  // JupyterLab's plain keys belong to the notebook (m, d d would destroy the cell): not while the focus is in here. On the
+  // window, since JupyterLab itself listens on the document before anything below it hears a key.
+  window.addEventListener('keydown', e => {
+    const plain = !e.ctrlKey && !e.metaKey && !e.altKey && !(e.shiftKey && e.key === 'Enter');
+    if (root.contains(e.target)) e.target.toggleAttribute('data-lm-suppress-shortcuts', plain);
+  }, true);
+
   // Only the first button draws; a stroke goes on beyond the edge; the focus does not scroll the page.
   heard('pointerdown', e => {
     byPointer = true;
@@ -55,15 +62,22 @@ const begin = tries => {
     if (e.target === canvas() && e.key === ' ') e.target.dispatchEvent(new KeyboardEvent('keydown', {key: 'SpaceUp'}));
   });
 
-  // A picture that is dropped or pasted is written, with its name, into a hidden text that the kernel reads.
+  // What the kernel cannot know is written into hidden texts that it reads.
+  const tell = (name, value) => {
+    const text = root.querySelector(`.dragnb-${name} textarea`);
+    if (!text || text.value === value) return;
+    text.value = value;
+    ['input', 'change'].forEach(n => text.dispatchEvent(new Event(n, {bubbles: true})));
+  };
+  // A canvas is shown as wide as there is room: its marks, and what a press reaches, are of one size on every screen.
+  const measured = new ResizeObserver(() => { if (canvas()?.clientWidth) tell('width', `${canvas().clientWidth}`); });
+
+  // A picture that is dropped or pasted, with its name.
   const MOST = 7e6; // bytes that pass through an ordinary Jupyter server
   const take = files => {
-    const text = root.querySelector('.dragnb-dropped textarea'), file = files[0];
-    if (!text || !file) return false;
-    const send = content => {
-      text.value = `${file.name}\n${content}`;
-      ['input', 'change'].forEach(n => text.dispatchEvent(new Event(n, {bubbles: true})));
-    };
+    const file = files[0];
+    if (!file) return false;
+    const send = content => tell('dropped', `${file.name}\n${content}`);
     if (file.size > MOST) { send(''); return true; }
     const reader = new FileReader();
     reader.onload = () => send(reader.result.split(',')[1]);
@@ -84,6 +98,7 @@ const begin = tries => {
     if (pictured && !pictured.hasAttribute('aria-label')) {
       pictured.setAttribute('role', 'application');
       pictured.setAttribute('aria-label', 'picture: key n places a point, arrow keys move it, d deletes it');
+      measured.observe(pictured);
     }
     // an icon's own character is no part of its button's name
     root.querySelectorAll('button').forEach(b => {

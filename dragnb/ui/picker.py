@@ -8,6 +8,7 @@ What neither they nor ipycanvas pass on (which button, drop and paste, a key let
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -76,7 +77,7 @@ class Picker:
         # the drag that the opened picture carries
         self._carried: DragTask | None = None
         self._actions = self._list_actions()
-        self._keys = {action.key: name for name, action in self._actions.items()} | OTHER_KEYS
+        self._keys = {action.key: name for name, action in self._actions.items() if action.key} | OTHER_KEYS
         tools = TOOLS if select is None else (*TOOLS, SELECT)
         self.panel = Panel(self.canvas.widget, self._actions, self.act, tools)
         self.widget, self.mode, self.brush = self.panel.widget, self.panel.mode, self.panel.brush
@@ -276,6 +277,7 @@ class Picker:
         panel.prompt.observe(lambda change: self._set_prompt(change.new), "value")
         panel.upload.observe(lambda change: self._load_uploads(change.new), "value")
         panel.dropped.observe(lambda change: self._load_dropped(change.new), "value")
+        panel.width.observe(lambda change: self._take_width(change.new), "value")
         panel.load.on_click(lambda _: self.do(self._load_path))
         panel.save.on_click(lambda _: self.do(self._save))
 
@@ -290,6 +292,12 @@ class Picker:
         pointer.tool, pointer.erase, pointer.radius = panel.mode.value, panel.eraser.value, panel.brush.value
         self.canvas.dimming = panel.dimming.value
         self._end_result()
+
+    def _take_width(self, text: str):
+        """The page says how many pixels of the screen the canvas is wide."""
+        with contextlib.suppress(ValueError), self._lock:
+            self.pointer.shown_width = float(text)
+            self.canvas.show()
 
     def _wheel(self, _, dy: float):
         with self._lock:

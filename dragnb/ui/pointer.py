@@ -21,9 +21,9 @@ SELECT = "select"
 PAINTERS = ("brush", "rectangle", "lasso", SELECT)
 # canvas pixels: one picture pixel is enlarged to at most so many, unless all of the picture fits so
 CLOSEST = 16
-# canvas pixels: a press so near to a point or path grabs it
+# pixels of the screen: a press so near to a point or path grabs it
 GRAB = 10
-# canvas pixels: a press that moves less is a click
+# pixels of the screen: a press that moves less is a click
 SLACK = 4
 
 
@@ -85,7 +85,8 @@ class Viewport:
 class Pointer:
     """A tool over picks: the events of mouse, pen or finger, in canvas pixels, become steps of the picks.
 
-    tool, erase, radius  `erase` reverses brush, rectangle and lasso; the brush's radius is in canvas pixels
+    tool, erase, radius  `erase` reverses brush, rectangle and lasso; the brush's radius is in pixels of the screen
+    shown_width          how many pixels of the screen the canvas is wide, as the page says; None: as many as its own
     selected             the point that delete and the arrow keys mean, or None
     hover                where on the canvas the mouse is, or None
     outline              places of the rectangle (two) or lasso being drawn
@@ -95,6 +96,7 @@ class Pointer:
     def __init__(self, picks: Picks, viewport: Viewport):
         self.picks, self.viewport = picks, viewport
         self.tool, self.erase, self.radius = TOOLS[0], False, 12
+        self.shown_width: float | None = None
         self.hover: tuple[float, float] | None = None
         self.outline: list[tuple[float, float]] = []
         self.new_segments: list[tuple] = []
@@ -117,9 +119,14 @@ class Pointer:
         return self.viewport.to_picture(*self._pressed_at) if self.pressed else None
 
     @property
+    def unit(self) -> float:
+        """Canvas pixels to a pixel of the screen: over 1 where a narrow page shows the canvas smaller."""
+        return self.viewport.canvas[0] / self.shown_width if self.shown_width else 1.0
+
+    @property
     def brush(self) -> float:
         """The brush's radius in picture pixels."""
-        return self.radius / self.viewport.scale
+        return self.radius * self.unit / self.viewport.scale
 
     @property
     def selected(self) -> int | None:
@@ -236,7 +243,7 @@ class Pointer:
         self.picks.remove(k // 2 * 2 if pair else k)
 
     def _is_click(self, x, y) -> bool:
-        return self.tool == "points" and math.dist((x, y), self._pressed_at) < SLACK
+        return self.tool == "points" and math.dist((x, y), self._pressed_at) < SLACK * self.unit
 
     def _points(self, place):
         """Grab a point, else place the target that is missing, else grab a path, else place a handle."""
@@ -301,9 +308,9 @@ class Pointer:
         )
 
     def _nearest(self, place, reach: float) -> int | None:
-        """The point that is nearest to a place, if within `reach` canvas pixels."""
+        """The point that is nearest to a place, if within `reach` pixels of the screen."""
         distances = [math.dist(place, point) * self.viewport.scale for point in self.picks.points]
-        return int(np.argmin(distances)) if distances and min(distances) <= reach else None
+        return int(np.argmin(distances)) if distances and min(distances) <= reach * self.unit else None
 
     def _path(self, place) -> int | None:
         """The pair whose arrow runs under a place."""
@@ -311,6 +318,6 @@ class Pointer:
         for pair in range(len(points) // 2):
             a, b = np.array(points[2 * pair : 2 * pair + 2])
             along = np.clip(np.dot(place - a, b - a) / max(np.dot(b - a, b - a), 1e-9), 0, 1)
-            if math.dist(place, a + along * (b - a)) * self.viewport.scale <= GRAB / 2:
+            if math.dist(place, a + along * (b - a)) * self.viewport.scale <= GRAB / 2 * self.unit:
                 return pair
         return None

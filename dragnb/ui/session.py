@@ -359,8 +359,10 @@ def lineage(snapshot: Snapshot) -> str:
 
 
 def differences(snapshot: Snapshot, other: Snapshot | None) -> str:
-    """The settings in which a drag differs from another, as "r1 4, lam 0"; "" where there is no other, or none."""
+    """How a drag's settings differ from another's, as "r1 4, reference off"; "" where there is no other, or none."""
     if other is None:
         return ""
     one, two = snapshot.result.settings.as_dict(), other.result.settings.as_dict()
-    return ", ".join(f"{name} {value}" for name, value in one.items() if two.get(name) != value)
+    words = {True: "on", False: "off"}
+    changed = {name: value for name, value in one.items() if two.get(name) != value}
+    return ", ".join(f"{name} {words[v] if isinstance(v, bool) else v}" for name, v in changed.items())

@@ -53,7 +53,9 @@ def near(found, wanted, slack: float) -> bool:
 )
 def test_points_and_mask_are_where_they_were_put_on_any_screen(notebook, css, ratio, touch):
     page = notebook(cell(css=css), device_scale_factor=ratio, has_touch=touch)
-    slack = math.ceil(384 / float(css[:-2] or 384))  # half a CSS pixel, in the picture's, and rounding
+    unit = 384 / float(css[:-2] or 384)  # picture pixels to one of the screen
+    slack, radius = math.ceil(unit), 12 * unit  # half a pixel of the screen, and rounding
+    page.until(lambda: abs(page.ask("p.pointer.unit") - unit) < 0.01)
 
     page.drag((100, 60), (180, 90), touch=touch)
     page.tap(300, 200, touch)
@@ -66,7 +68,8 @@ def test_points_and_mask_are_where_they_were_put_on_any_screen(notebook, css, ra
     page.until(lambda: page.ask("p.pointer.tool") == "brush")
     page.drag((50, 150), (200, 150), touch=touch)
     page.until(lambda: page.ask("box() is not None and not p.pointer.pressed"))
-    assert near([page.ask("box()")], [(38, 138, 212, 162)], slack)
+    wanted = [(50 - radius, 150 - radius, 200 + radius, 150 + radius)]
+    assert near([page.ask("box()")], wanted, slack + 1), "the brush is as large as it is on the screen"
 
     page.until(lambda: abs(page.pixel(60, 240)[0] - dimmed(60)) < 6)
     assert abs(page.pixel(60, 150)[0] - red(60)) < 6, "what is free is not dimmed"

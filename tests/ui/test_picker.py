@@ -182,6 +182,16 @@ def test_undo_in_the_middle_of_a_stroke_takes_the_stroke_and_ends_it(picker):
     assert not picker.picks.mask.any() and not picker.pointer.pressed
 
 
+def test_the_page_says_how_wide_the_canvas_is_and_nothing_else_is_taken_for_that(picker):
+    picker.panel.width.value = "150"
+    assert picker.pointer.unit == 2
+    for nonsense in ("", "wide"):
+        picker.panel.width.value = nonsense
+        assert picker.pointer.unit == 2
+    picker.load(np.zeros((180, 60, 3), np.uint8))
+    assert picker.pointer.unit == 100 / 150, "of the picture that is shown now, until the page says more"
+
+
 def test_the_wheel_zooms_where_the_pointer_is(picker):
     event(picker, "mouse_move", x=400, y=200)
     place = picker.pointer.viewport.to_picture(200, 100)

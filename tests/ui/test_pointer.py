@@ -28,6 +28,19 @@ def columns(mask):
     return x.min(), x.max()
 
 
+def test_what_a_press_reaches_and_the_brush_are_of_one_size_on_the_screen(pointer):
+    at = pointer.viewport.to_canvas
+    drag(pointer, (20, 20), (60, 20))
+    for shown, factor in ((None, 1), (100, 3), (600, 0.5)):
+        pointer.shown_width = shown
+        assert pointer.unit == factor and pointer.brush == 12 * factor / 2
+        for beyond, grabbed in ((8, True), (12, False)):
+            x, y = at(20, 20)
+            pointer.press(x - beyond * factor, y)
+            assert (len(pointer.picks.points) == 2) == grabbed
+            pointer.cancel()
+
+
 @pytest.mark.parametrize("size", [(150, 90), (90, 150), (2048, 1365), (17, 500)])
 def test_the_canvas_has_the_pictures_shape_and_a_place_goes_there_and_back(size):
     viewport = Viewport(size, side=512)

@@ -33,7 +33,7 @@ class GeneratePanel:
     """
 
     def __init__(self, model, make: Callable[[], None]):
-        late = {"continuous_update": False}
+        late = {"continuous_update": False, "label_width": "120px"}
         fields = {
             "prompt": labelled(W.Text, "prompt", value=EXAMPLE, **late),
             "negative": labelled(W.Text, "negative prompt", **late),
