@@ -57,6 +57,8 @@ const begin = tries => {
   heard('keydown', () => { byPointer = ours = false; });
   heard('change', e => { if (byPointer && e.target.matches('select')) giveBack(); });
 
+  // The canvas keeps every key from the browser, but Tab goes on to what comes next, with Shift to what came before.
+  heard('keydown', e => { if (e.target === canvas() && e.key === 'Tab') stop(e); });
   // ipycanvas hears no key go up.
   heard('keyup', e => {
     if (e.target === canvas() && e.key === ' ') e.target.dispatchEvent(new KeyboardEvent('keydown', {key: 'SpaceUp'}));

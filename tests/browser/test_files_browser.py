@@ -34,6 +34,9 @@ def small(notebook, request):
     )
 
 
+DONE = "[len(studio.session.snapshots), studio.session.busy]"
+
+
 def photo(size=(120, 90)) -> bytes:
     """Rough nearly everywhere, as a photograph is and rendered clay is not."""
     rough = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
@@ -77,7 +80,7 @@ def test_a_picture_is_dropped_and_pasted_and_a_photograph_is_warned_of(small):
 def test_an_export_is_downloaded_where_its_button_is_and_closing_asks_once(small, lab):
     page = small
     page.button("Run")
-    page.until(lambda: page.ask("[len(studio.session.snapshots), studio.session.busy]") == [1, ""])
+    page.until(lambda: page.ask(DONE) == [1, ""])
     page.button("export")
     for label, kind in {
         "drag file": "zip",
@@ -110,6 +113,47 @@ def test_an_export_is_downloaded_where_its_button_is_and_closing_asks_once(small
     page.button("press again: all drags are dropped")
     page.until(lambda: page.ask("studio.session._closed"))
     page.page.locator(".jp-OutputArea canvas").wait_for(state="detached")
+    assert not page.errors
+
+
+OFFER = "open the drag that this picture carries"
+
+
+def test_an_exported_picture_offers_the_drag_that_it_carries_and_any_other_does_not(small, lab):
+    page, given = small, "[drag.handles.tolist(), drag.targets.tolist()]"
+    picked = "(lambda task: [task.handles.tolist(), task.targets.tolist()])(studio.picker.task())"
+    same = "[bool((getattr(studio.picker.picks, k) == getattr(drag, k)).all()) for k in ('image', 'mask')]"
+    page.button("Run")
+    page.until(lambda: page.ask(DONE) == [1, ""])
+    saved = lab["root"] / "exports"
+    before = set(saved.glob("*.png"))
+    page.button("export")
+    page.button("picture")
+    page.until(lambda: set(saved.glob("*.png")) - before)
+    (exported,) = set(saved.glob("*.png")) - before
+
+    offer = page.page.get_by_role("button", name=OFFER, exact=True)
+    for way in ("drop", "path"):
+        give(page, "drop", "photo.png", photo())
+        says(page, "photo.png is loaded")
+        page.page.wait_for_timeout(300)
+        assert not offer.is_visible(), "it carries none"
+        if way == "drop":
+            give(page, "drop", exported.name, exported.read_bytes())
+        else:
+            page.button("picture and drag file")
+            page.page.get_by_placeholder("a path, or a web address").fill(str(exported))
+            page.page.keyboard.press("Tab")
+            page.button("load")
+        offer.wait_for()
+        assert page.ask("[studio.picker.picks.points, studio.picker.picks.size]") == [[], [256, 256]], (
+            "a picture at first"
+        )
+        assert page.ask(same)[0] is False, "the result"
+        offer.click()
+        page.until(lambda: len(page.ask("studio.picker.picks.points")) == 2)
+        assert page.ask(picked) == page.ask(given) and page.ask(same) == [True, True]
+        page.until(lambda: not offer.is_visible())
     assert not page.errors
 
 

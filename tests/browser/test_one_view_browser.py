@@ -130,6 +130,65 @@ def test_keys_alone_place_move_and_delete_points(small):
     assert page.canvas.get_attribute("aria-label")
 
 
+NAMED = """() => {
+  const e = document.activeElement; return e.getAttribute('aria-label') || e.placeholder || e.textContent.trim();
+}"""
+
+
+def go(page, name, key="Tab"):
+    """Go on from one thing of the page to the next by a key, until one whose name begins so has the focus."""
+    passed = []
+    while not page.page.evaluate(NAMED).startswith(name):
+        passed.append(page.page.evaluate(NAMED))
+        assert len(passed) < 80, f"{name!r} was not among {passed}"
+        page.page.keyboard.press(key)
+
+
+def test_keys_alone_save_load_and_export_and_jupyterlab_takes_none_of_them(small, tmp_path):
+    page, keys = small, small.page.keyboard
+    page.page.evaluate("() => document.querySelector('.jp-OutputArea .dragnb button').focus()")
+    before = cells(page)
+    go(page, "picture: ")
+    for key in ("n", "ArrowUp", "n", "Shift+ArrowRight"):
+        keys.press(key)
+    page.until(lambda: len(points(page)) == 2)
+    placed = points(page)
+    go(page, "What does the picture show")
+    keys.type("a rabbit")
+    go(page, "around the path", "Shift+Tab")
+    keys.press("Enter")
+    page.until(
+        lambda: (
+            page.ask("[bool(studio.picker.picks.mask.any()), studio.picker.picks.prompt]")
+            == [True, "a rabbit"]
+        )
+    )
+
+    go(page, "picture and drag file")
+    for key in ("m", "d", "d", "a", "x", "Enter"):
+        keys.press(key)
+    go(page, "a path, or a web address")
+    keys.type(str(tmp_path / "drag"))
+    go(page, "save drag file")
+    keys.press("Enter")
+    page.until(lambda: (tmp_path / "drag" / "task.json").exists())
+
+    go(page, "picture: ", "Shift+Tab")
+    for _ in placed:
+        keys.press("d")
+    page.until(lambda: points(page) == [])
+    go(page, "load")
+    keys.press(" ")
+    page.until(lambda: points(page) == placed)
+    go(page, "export", "Shift+Tab")
+    keys.press("Enter")
+    go(page, "drag file")
+    keys.press("Enter")
+    page.page.get_by_text("there is nothing to export yet").first.wait_for()
+    assert cells(page) == before, "the notebook is as it was"
+    assert not page.errors
+
+
 def test_a_first_drag_takes_three_steps_and_no_scrolling(notebook):
     page = notebook(*FIRST, name="view.ipynb", viewport={"width": 1440, "height": 900}, scroll=False)
     page.page.evaluate(
