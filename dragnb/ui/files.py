@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -61,11 +62,17 @@ def carried(name: str, content: bytes) -> DragTask | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "carried.png"
-        try:
+        with contextlib.suppress(OSError):  # no room to look
             path.write_bytes(content)
+            return _drag_in(path)
+    return None
+
+
+def _drag_in(path: Path) -> DragTask | None:
+    if path.suffix.lower() == ".png" and path.is_file():
+        with contextlib.suppress(InputError, OSError):  # a picture like any other
             return DragTask.load(path)
-        except (InputError, OSError):  # a picture like any other, or no room to look
-            return None
+    return None
 
 
 def read_dropped(name: str, content: str) -> DragTask | np.ndarray:
@@ -84,16 +91,18 @@ def read_path(path: Path) -> DragTask | np.ndarray:
     return DragTask.load(path) if path.is_dir() or path.suffix.lower() == ".zip" else read_image(path)
 
 
-def read_place(place: str) -> DragTask | np.ndarray:
-    """A drag file or a picture by its path or its http address, which is fetched."""
+def read_place(place: str) -> tuple[DragTask | np.ndarray, DragTask | None]:
+    """A drag file or a picture by its path or http address, which is fetched; and the drag that a picture carries."""
     place = place.strip()
     if not place:
         raise InputError("type a path or a web address first")
     if not place.lower().startswith(WEB):
-        return read_path(Path(place).expanduser())
+        path = Path(place).expanduser()
+        return read_path(path), _drag_in(path)
     with boundary(f"{place!r} is no web address", web.REMEDY):
         name = unquote(urlparse(place).path)
-    return read_bytes(name, web.fetch(place))
+    content = web.fetch(place)
+    return read_bytes(name, content), carried(name, content)
 
 
 def save(picks: Picks, place: str) -> Path:

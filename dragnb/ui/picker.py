@@ -12,7 +12,6 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from PIL import Image
 
@@ -331,9 +330,9 @@ class Picker:
 
     def _load_path(self):
         place = self.panel.path.value
-        task = files.read_place(place)
-        path, message = Path(place.strip()).expanduser(), self._load(task, place)
-        self._offer_drag(files.carried(path.name, path.read_bytes()) if path.is_file() else None)
+        what, drag = files.read_place(place)
+        message = self._load(what, place)
+        self._offer_drag(drag)
         return message
 
     def _load(self, task, name: str = "") -> str:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dragnb.errors import InputError
-from dragnb.task import DragTask
+from dragnb.task import DragTask, provenance
 from dragnb.ui import files
 from dragnb.ui.picks import Picks
 
@@ -91,9 +91,10 @@ def test_uploads_are_read_as_ipywidgets_7_and_8_give_them():
 def test_a_path_may_be_a_picture_a_folder_or_a_zip(task, tmp_path):
     (tmp_path / "a.png").write_bytes(png())
 
-    assert files.read_place(f" {tmp_path}/a.png ").shape == (30, 40, 3)
+    picture, drag = files.read_place(f" {tmp_path}/a.png ")
+    assert picture.shape == (30, 40, 3) and drag is None
     for name in ("folder", "file.zip"):
-        assert isinstance(files.read_place(str(task.save(tmp_path / name))), DragTask)
+        assert isinstance(files.read_place(str(task.save(tmp_path / name)))[0], DragTask)
 
 
 @pytest.fixture
@@ -120,7 +121,8 @@ def web():
 
 def test_an_address_is_fetched_and_a_wrong_one_said(web, monkeypatch):
     url, asked = web
-    assert files.read_place(url + "/a%20b.png").shape == (30, 40, 3) and asked == ["/a%20b.png"]
+    picture, drag = files.read_place(url + "/a%20b.png")
+    assert picture.shape == (30, 40, 3) and drag is None and asked == ["/a%20b.png"]
 
     with pytest.raises(InputError, match="nothing.png cannot be fetched .*Not Found"):
         files.read_place(url + "/nothing.png")
@@ -129,6 +131,22 @@ def test_an_address_is_fetched_and_a_wrong_one_said(web, monkeypatch):
     monkeypatch.setattr(files.web, "MAX_BYTES", 10)
     with pytest.raises(InputError, match="is larger than"):
         files.read_place(url + "/a%20b.png")
+
+
+def test_the_drag_that_a_picture_carries_comes_with_it_from_a_path_and_from_the_web(
+    task, tmp_path, monkeypatch
+):
+    buffer = io.BytesIO()
+    task.save(tmp_path / "drag.zip")
+    Image.new("RGB", (40, 30)).save(
+        buffer, "PNG", pnginfo=provenance((tmp_path / "drag.zip").read_bytes(), {"seed": 1})
+    )
+    (tmp_path / "b.png").write_bytes(buffer.getvalue())
+    monkeypatch.setattr(files.web, "fetch", lambda place: buffer.getvalue())
+    for place in (str(tmp_path / "b.png"), "https://example.org/b.png?size=1"):
+        picture, drag = files.read_place(place)
+        assert picture.shape == (30, 40, 3) and drag.handles.tolist() == task.handles.tolist()
+    assert files.carried("b.txt", buffer.getvalue()) is None and files.carried("b.png", b"no picture") is None
 
 
 def test_only_web_addresses_are_fetched():
