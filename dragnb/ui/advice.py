@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dragnb import doubts, sd
-from dragnb.config import Settings
+from dragnb.config import PAPER, Settings
 from dragnb.geometry import Frame
 from dragnb.ui.picks import Picks
 
@@ -58,7 +58,9 @@ def _on_reach(ends: np.ndarray, frame: Frame, settings: Settings) -> list[str]:
     """A step asks every handle to go one cell of the feature map, and `stop` cells count as arrived."""
     cell = frame.width / frame.inner_width / settings.supersample  # picture pixels
     far, near = settings.drag_steps * cell, settings.stop * cell
-    sentences = []
+    sentences: list[str] = []
+    if settings.method != PAPER:
+        return sentences
     for k, (handle, target) in enumerate(ends, 1):
         length = np.hypot(*(target - handle))
         if length > far:

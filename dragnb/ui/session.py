@@ -340,6 +340,8 @@ def rest_line(result: Result) -> str:
     if task.free or task.mask.all():
         return ""
     rest = metrics.psnr(task.image, result.unpasted, ~task.mask)
+    if np.isinf(rest):
+        return "outside the mask the method changes nothing"
     later = ", measured before the original was put back there" if result.settings.keep_outside else ""
     return f"outside the mask the method keeps {rest:.1f} dB{later}"
 
@@ -349,6 +351,8 @@ def summary(result: Result) -> str:
     left = np.linalg.norm(result.tracks_xy[-1] - result.task.targets, axis=1).mean()
     steps, seconds = len(result.states) - 1, sum(result.timings.values())
     stopped = ", stopped early" if result.interrupted else ""
+    if result.states[-1].kept is not None:  # a method that moves pixels tracks nothing
+        return f"moved and painted in {seconds:.0f} s{stopped}"
     return f"{steps} steps in {seconds:.0f} s{stopped}; the tracker sees {left:.1f} px left to go"
 
 

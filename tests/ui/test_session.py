@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import re
 import shutil
 import threading
 import time
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from dragnb import config, pipeline
+from dragnb import clay, config, pipeline
 from dragnb.errors import InputError
 from dragnb.pipeline import Event
 from dragnb.store import Store
-from dragnb.ui.session import SECONDS, Session
+from dragnb.ui import advice
+from dragnb.ui.picks import Picks
+from dragnb.ui.session import SECONDS, Session, rest_line, summary
 from dragnb.ui.worker import Worker
 
 PATIENCE = 120  # seconds; a run takes about one
@@ -492,3 +495,14 @@ def test_previews_and_steps_show_the_original_where_the_result_will_have_it(smok
         assert (image[held] == drag_task.image[held]).all() and (image != drag_task.image).any()
     assert seen_while_running and held.any()
     session.close()
+
+
+def test_a_drag_that_moves_pixels_speaks_of_no_tracker_and_is_asked_for_no_steps(cache):
+    clay_task = clay.task(846_016, "flower", "move")
+    settings = config.profile("warp_inpaint", steps=10, drag_steps=1, keep_outside=True)
+    result = pipeline.edit(clay_task.task, "clay", settings, cache)
+    assert re.fullmatch(r"moved and painted in \d+ s", summary(result))
+    assert rest_line(result) == "outside the mask the method changes nothing"
+    assert not [
+        note for note in advice.notes(Picks.of(clay_task.task), settings, side=256) if "steps" in note
+    ]
