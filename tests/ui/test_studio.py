@@ -297,11 +297,22 @@ def test_every_view_of_the_result_is_another_picture_and_follows_its_slider(done
     assert len(seen | {done.result.image.value}) == 4
 
 
+def test_of_several_pairs_the_time_travel_says_which_distance_its_curve_shows_and_all_of_them():
+    distances = ([7.0, 3.0], [6.26, 7.449])
+    states = [SimpleNamespace(distance=np.array(pair)) for pair in distances]
+    travel = panels.TravelPanel(print, print, print)
+    travel.show(SimpleNamespace(states=states, losses=[1.0, 2.0]))
+    assert "largest distance, cells: 7.45, from 7 to 7.45" in travel.text.value
+    assert "cells to each target: 6.26, 7.45" in travel.text.value
+
+
 def test_the_time_travel_shows_distance_then_loss_and_features_and_the_step_on_the_canvas(done):
     canvas, result = done.picker.canvas, done.session.shown.result
     travel(done, 1)
     text, image = done.travel.text.value, canvas.after
-    assert f"loss: {result.losses[1]:.3g}" in text and "cells to the targets" in text
+    assert f"loss: {result.losses[1]:.3g}" in text and "each target" not in text, (
+        "of one pair the curve says it all"
+    )
     distance = f"distance, cells: {result.states[1].distance.max():.3g}"
     assert text.index(distance) < text.index("loss:") < text.index("The loss may rise while all goes well")
     assert canvas.caption == "step 1 of 3, in one leap" and canvas.swiped

@@ -121,10 +121,14 @@ class TravelPanel:
             self.text.value = NOTHING
             return
         distances = [state.distance.tolist() for state in result.states]
-        curves = frames.curve([max(d) for d in distances], step, "distance, cells")
-        curves += frames.curve(result.losses, step, "loss")
-        each = ", ".join(f"{d:.1f}" for d in distances[step])
-        text = f"{curves}<div>cells to the targets: {each}</div><small>{LOSS}</small>"
+        several = len(distances[0]) > 1
+        label = f"{'largest ' if several else ''}distance, cells"
+        text = frames.curve([max(d) for d in distances], step, label) + frames.curve(
+            result.losses, step, "loss"
+        )
+        if several:
+            text += f"<div>cells to each target: {', '.join(f'{d:.3g}' for d in distances[step])}</div>"
+        text += f"<small>{LOSS}</small>"
         self.text.value = paragraph(text if self._looks else f"{text}<br>{LOOK}")
         if step in self._looks:
             put(self.features, frames.jpeg(frames.enlarged(self._looks[step].features)))
