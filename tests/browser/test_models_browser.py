@@ -54,6 +54,7 @@ def test_a_picture_is_made_of_a_prompt_and_dragged_from_its_own_latents(notebook
 
 def test_a_lora_and_an_autoencoder_are_named_by_path_and_refused_at_their_fields(notebook):
     page = notebook(CELL, name="laid.ipynb", viewport={"width": 390, "height": 844})
+    page.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     page.button("advanced")
     fill(page, "LoRA file", "nowhere.safetensors")
     page.page.get_by_role("alert").filter(has_text="there is no such file").wait_for()
