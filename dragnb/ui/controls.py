@@ -43,6 +43,8 @@ BAR = (
 # what is wanted less often: for the mask, beside the brush; for the rest, in the fold of the keys
 MASK_BUTTONS = ("fill", "invert")
 MORE_BUTTONS = ("new point", "next point", "delete pair", "clear points", "before", "cancel")
+# what the page writes and the kernel reads
+PAGE_TEXTS = ("dropped", "width", "pulse")
 HELP = (
     "Press on what shall move, drag to where, let go; or click the one and then the other. Drag a point or an arrow to "
     "move it; a press on it also chooses it, for delete and for the arrow keys (with Shift: ten pixels). Ctrl and the "
@@ -88,16 +90,16 @@ class Panel:
         self.chip = button("", "", lambda: self._offered())
         self.chip.add_class("dragnb-chip")
         show_if(False, self.chip)
-        # what the page itself writes: a file that was dropped, and how wide the canvas is on the screen
-        self.dropped, self.width = (
-            named(W.Textarea(layout={"display": "none"}), f"dragnb-{name}") for name in ("dropped", "width")
-        )
+        # what the page itself writes: a file that was dropped, how wide the canvas is on the screen, is anybody there
+        self.dropped, self.width, self.pulse = hidden = [
+            named(W.Textarea(layout={"display": "none"}), f"dragnb-{name}") for name in PAGE_TEXTS
+        ]
         self.row = row(self.prompt, align_items="center", max_width="512px", width="98%")
         self.folds = [fold("picture and drag file", self._files()), fold("points as text", self._texts())]
         self.folds.append(fold("mouse and keys", self._keys(actions)))
         self.bar, self.mask_row = self._tools(), self._mask_row()
         self.below = W.VBox([self.text, self.chip])
-        parts = [page_hook(), self.bar, self.mask_row, canvas, self.row, self.dropped, self.width]
+        parts = [page_hook(), self.bar, self.mask_row, canvas, self.row, *hidden]
         self.left = named(W.VBox(parts), "dragnb-picture")
         self.widget = named(W.VBox([self.left, self.below, folded(*self.folds)]), "dragnb")
 

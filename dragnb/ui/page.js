@@ -116,11 +116,29 @@ const begin = tries => {
   new MutationObserver(name).observe(root, {childList: true, subtree: true});
   name();
 
-  // As a page of its own, its drags end with the page.
+  // As a page of its own, its drags end with the page; and no notebook says that the kernel has gone. The kernel empties
+  // a text that is written for it; where it stays, nobody is there.
+  const PULSE = 10000; // milliseconds
+  const gone = document.createElement('div');
+  gone.className = 'dragnb-gone';
+  gone.setAttribute('role', 'alert');
+  gone.textContent = 'The kernel behind this page has ended, or cannot be reached: what is here can still be looked at, ' +
+    'and nothing more. Load the page again to begin anew.';
+  const beat = unanswered => {
+    if (!root.isConnected) return;
+    const last = root.querySelector('.dragnb-pulse textarea')?.value;
+    const count = last ? unanswered + 1 : 0;
+    if (count > 2) document.body.append(gone);
+    else gone.remove();
+    tell('pulse', `${last || 'is anybody there'}?`);
+    setTimeout(beat, PULSE, count);
+  };
   if (alone) {
+    root.classList.add('dragnb-alone');
     window.addEventListener('beforeunload', e => {
-      if (root.isConnected && root.querySelector('.dragnb-unsaved')) { e.preventDefault(); e.returnValue = ''; }
+      if (root.isConnected && root.matches('.dragnb-unsaved')) { e.preventDefault(); e.returnValue = ''; }
     });
+    beat(0);
   }
 };
 begin(50);

@@ -276,6 +276,7 @@ class Picker:
         panel.prompt.observe(lambda change: self._set_prompt(change.new), "value")
         panel.upload.observe(lambda change: self._load_uploads(change.new), "value")
         panel.dropped.observe(lambda change: self._load_dropped(change.new), "value")
+        panel.pulse.observe(lambda _: panel.pulse.set_trait("value", ""), "value")
         panel.width.observe(lambda change: self._take_width(change.new), "value")
         panel.load.on_click(lambda _: self.do(self._load_path))
         panel.save.on_click(lambda _: self.do(self._save))

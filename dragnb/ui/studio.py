@@ -375,6 +375,8 @@ class Studio:
                     self._still.update(self.picker.seen)
             self.travel.refresh(looks)
             self.gallery.show(snapshots, shown, starred)
+            # what would be lost with the page is asked about before it is left
+            (self.widget.add_class if busy or snapshots else self.widget.remove_class)("dragnb-unsaved")
         if ended:  # how long a drag takes is known better now
             self.picker.refresh()
 

@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 
+import psutil
 import pytest
 from driver import PATIENCE, ROOT, SHOTS, free_port, keep, served
 from PIL import Image
@@ -184,6 +185,8 @@ def test_the_app_of_make_app_picks_runs_and_takes_a_large_picture(chromium, tmp_
         page.get_by_label("fine-tune steps (lora_steps)").press("Enter")
         page.get_by_role("button", name="Run", exact=True).click()
         page.get_by_text("the tracker sees").wait_for()
+        assert page.get_by_label("keep the original outside the mask").is_checked()
+        page.get_by_text("Drags last as long as this page is open").wait_for()
         SHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SHOTS / "studio-app.png", full_page=True)
 
@@ -198,4 +201,12 @@ def test_the_app_of_make_app_picks_runs_and_takes_a_large_picture(chromium, tmp_
         page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
         page.reload()
         assert asked == ["beforeunload"], "finished drags are not lost without a word"
+
+        page.get_by_text("1 pair; click a handle").wait_for()
+        assert page.locator(".dragnb-gone").count() == 0
+        (app,) = (p for p in psutil.Process().children(recursive=True) if "voila" in p.cmdline())
+        for kernel in app.children():
+            kernel.kill()
+        page.get_by_role("alert").filter(has_text="The kernel behind this page has ended").wait_for()
+        page.screenshot(path=SHOTS / "studio-app-ended.png")
         page.context.close()

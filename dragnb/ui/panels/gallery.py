@@ -15,6 +15,7 @@ from dragnb.ui.session import Snapshot, differences, lineage
 
 # pixels
 THUMBNAIL, SMALL = 72, 54
+LASTS = "Drags last as long as this page is open: export what shall stay."
 # until it is drawn: none at all would be shown as a broken picture
 EMPTY = frames.jpeg(np.full((2, 2, 3), 128, np.uint8))
 
@@ -32,6 +33,8 @@ class Gallery:
         self._go, self._compare, self._delete, self._star = go, compare, delete, star
         self._items: dict[Snapshot, W.Widget] = {}
         self._stars: dict[Snapshot, W.ToggleButton] = {}
+        # shown where the studio is a page of its own
+        self._lasts = named(W.HTML(LASTS), "dragnb-lasts")
         self.widget = row()
 
     def show(self, snapshots: Sequence[Snapshot], shown: Snapshot | None, starred=()) -> None:
@@ -48,11 +51,10 @@ class Gallery:
             star = self._stars[snapshot]
             star.value = snapshot in starred
             star.icon = "star" if star.value else "star-o"
-        children = tuple(self._items.values())
+        items = tuple(self._items.values())
+        children = (*items, self._lasts) if items else ()
         if children != self.widget.children:
             self.widget.children = children
-        # what is unsaved is asked about before the page is left
-        (self.widget.add_class if children else self.widget.remove_class)("dragnb-unsaved")
 
     def _item(self, snapshot: Snapshot, title: str, before: Snapshot | None) -> W.VBox:
         image = W.Image(value=frames.jpeg(snapshot.result.image, THUMBNAIL), format="jpeg")
