@@ -1,5 +1,6 @@
 """Pictures that the model makes, models with what is laid over them, and what is left of a page, in a real browser."""
 
+import nbformat
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -65,7 +66,8 @@ def test_a_lora_and_an_autoencoder_are_named_by_path_and_refused_at_their_fields
     page.shot("laid-over-390")
     vae = page.ask("str(__import__('dragnb.checkpoints', fromlist=['x']).clay_folder())")
     fill(page, "autoencoder (VAE)", vae)
-    page.until(lambda: page.ask("getattr(studio.settings.model, 'vae', None)") == vae)
+    page.until(lambda: page.ask("studio.settings.loading.fields['vae'].field.value") == vae)
+    assert page.ask("studio.settings.model.vae") == vae
     assert page.page.get_by_role("alert").filter(has_text="is not there").count() == 0
     assert not page.errors
 
@@ -79,13 +81,51 @@ def test_once_the_kernel_has_ended_the_notebook_shows_the_newest_result(notebook
     page.page.wait_for_timeout(500)
     assert page.canvas.is_visible() and page.page.evaluate(STILLS) == [0]
     page.page.evaluate(END)
+    open_without_kernel(page, "ended.ipynb")
+    page.page.wait_for_function(f"() => ({STILLS})().some(w => w > 500)")
+    page.shot("ended")
+
+    book = nbformat.read(page.lab["root"] / "ended.ipynb", 4)
+    book.cells[0].source += "# from somebody else, so that no style and no script of it is trusted"
+    nbformat.write(book, page.lab["root"] / "untrusted.ipynb")
+    open_without_kernel(page, "untrusted.ipynb")
+    trusted = "() => window.jupyterapp.shell.currentWidget.content.widgets.some(c => c.model.trusted)"
+    assert not page.page.evaluate(trusted)
+    page.page.wait_for_function(
+        "() => [...document.querySelectorAll('.jp-OutputArea img')].some(e => e.getBoundingClientRect().width > 500)"
+    )
+    page.shot("untrusted")
+
+
+def open_without_kernel(page, name):
     page.page.goto(f"{page.lab['url']}/lab?reset&token={page.lab['token']}")
     page.page.wait_for_function("() => window.jupyterapp")
     page.page.evaluate(
-        "async () => { const app = window.jupyterapp; await app.started;"
-        " const panel = await app.commands.execute('docmanager:open',"
-        " {path: 'ended.ipynb', kernelPreference: {shouldStart: false, autoStartDefault: false, canStart: false}});"
-        " await panel.context.ready; app.shell.activateById(panel.id); }"
+        "async path => { const app = window.jupyterapp; await app.started;"
+        " const kernelPreference = {shouldStart: false, autoStartDefault: false, canStart: false};"
+        " const panel = await app.commands.execute('docmanager:open', {path, kernelPreference});"
+        " await panel.context.ready; app.shell.activateById(panel.id); }",
+        name,
     )
-    page.page.wait_for_function(f"() => ({STILLS})().some(w => w > 500)")
-    page.shot("ended")
+
+
+def test_an_output_that_is_hidden_is_whole_once_it_is_shown_and_says_when_its_kernel_has_gone(notebook):
+    page = notebook(CELL, name="hidden.ipynb", viewport=WIDE)
+    page.button("Run")
+    page.page.evaluate("() => window.jupyterapp.commands.execute('notebook:hide-all-cell-outputs')")
+    page.canvas.wait_for(state="hidden")
+    page.until(lambda: page.ask("[len(studio.session.snapshots), studio.session.busy]") == [1, ""])
+    page.page.evaluate("() => window.jupyterapp.commands.execute('notebook:show-all-cell-outputs')")
+    page.canvas = page.page.locator(".jp-OutputArea canvas").first
+    page.canvas.wait_for()
+    red = page.ask("int(studio.session.shown.result.image[240, 40][0])")
+    page.until(lambda: abs(page.pixel(80, 480)[0] - red) < 8)
+    page.until(lambda: page.ask("studio.picker.pointer.shown_width") == 512)
+
+    words = "e => getComputedStyle(e, '::before').content"
+    studio = page.page.locator(".jp-OutputArea .dragnb")
+    assert studio.evaluate(words) == "none"
+    page.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.until(lambda: "The kernel has ended" in studio.evaluate(words))
+    page.shot("restarted")
+    assert not page.errors
