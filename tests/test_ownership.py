@@ -273,6 +273,38 @@ def test_readers_beside_writers_of_a_folder_see_the_old_or_the_new_one(tmp_path)
     assert os.listdir(tmp_path) == ["task"]
 
 
+def test_what_the_user_puts_into_a_folder_at_the_last_moment_is_kept(tmp_path, drag_task, monkeypatch):
+    path, place = drag_task.save(tmp_path / "task"), files._place
+    (path / "notes").mkdir()
+    for name in ("old.txt", "notes/old.txt", "notes/gone.txt"):
+        (path / name).write_text("old")
+
+    def late(temp, to, *rest):
+        for name in ("new.txt", "old.txt", "notes/new.txt", "notes/old.txt"):
+            (path / name).write_text("late")
+        place(temp, to, *rest)
+
+    monkeypatch.setattr(files, "_place", late)
+    drag_task.save(path)
+
+    found = {str(f.relative_to(path)): f.read_text() for f in path.rglob("*.txt")}
+    late = dict.fromkeys(("new.txt", "old.txt", "notes/new.txt", "notes/old.txt"), "late")
+    assert found == late | {"notes/gone.txt": "old"}
+    assert os.listdir(tmp_path) == ["task"]
+
+
+def test_a_writer_that_twice_looks_while_the_folder_is_aside_keeps_what_is_in_it(
+    tmp_path, drag_task, monkeypatch
+):
+    path = drag_task.save(tmp_path / "task")
+    (path / "after.png").write_bytes(b"the user's own")
+    monkeypatch.setattr(files, "_stamp", lambda place: None)
+    files.replace_folder(path, lambda temp: (temp / "a").write_text("new"), ("a",))
+
+    assert sorted(os.listdir(path)) == ["a", "after.png", "image.png", "mask.png", "task.json"]
+    assert os.listdir(tmp_path) == ["task"]
+
+
 def test_a_folder_that_steps_aside_for_a_moment_is_always_seen_as_one(tmp_path):
     path = tmp_path / "task"
     path.mkdir()

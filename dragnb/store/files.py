@@ -53,12 +53,16 @@ SCRAP = re.compile(rf"\.{re.escape(HOST)}-(\d+)-\d+-\d+-[0-9a-f]+\.(?:tmp|old)")
 
 @contextlib.contextmanager
 def replacing(
-    path: str | os.PathLike, elsewhere: str = ELSEWHERE, ours: Ours | None = None
+    path: str | os.PathLike,
+    elsewhere: str = ELSEWHERE,
+    ours: Ours | None = None,
+    members: tuple[str, ...] | None = None,
 ) -> Iterator[Path]:
     """A temporary name beside `path`, for a file or a folder that takes `path`'s place when the block succeeds.
 
     elsewhere  what to do where the place cannot be written, for the message
     ours       may the file that is there be replaced? Without it the caller knows that the place is the package's own
+    members    of a folder: what in it is the package's own; all else that is found there is the user's and is kept
 
     The name is nobody else's: of several writers the last one counts. What was written is read back first
     (`checks.check`). Readers see the old file or the new one, never a part. If the block raises, or the disk is full,
@@ -73,7 +77,7 @@ def replacing(
             yield temp
             _sync(temp)
             check(temp, path.suffix)
-            _place(temp, path, ours)
+            _place(temp, path, ours, members)
         finally:
             _remove(temp)
 
@@ -96,10 +100,10 @@ def _sync(temp: Path) -> None:
                 os.fsync(opened.fileno())
 
 
-def _place(temp: Path, path: Path, ours: Ours | None) -> None:
+def _place(temp: Path, path: Path, ours: Ours | None, members: tuple[str, ...] | None) -> None:
     """Rename what was written to its place, over nothing but a file of ours."""
     if temp.is_dir():
-        _replace_folder(temp, path)
+        _replace_folder(temp, path, members)
         return
     if ours is not None and not os.path.lexists(path):
         try:
@@ -142,8 +146,11 @@ def sign_png(content: bytes) -> bytes:
     return content if chunk in content else content[:-PNG_END] + whole + content[-PNG_END:]
 
 
-def _replace_folder(folder: Path, path: Path) -> None:
+def _replace_folder(folder: Path, path: Path, members: tuple[str, ...] | None) -> None:
     """Rename a folder to `path`. The one that was there steps aside for a moment and is then deleted.
+
+    members  what the package owns in the folder; all else that steps aside is the user's and is brought over before
+             the deletion. None: the whole folder is the package's
 
     A kill between the two renames leaves the old one aside, and `recover` brings it back. Of several writers that do
     this at once the last one counts.
@@ -158,12 +165,38 @@ def _replace_folder(folder: Path, path: Path) -> None:
             break
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path.is_dir():
-                _remove(aside)  # another's new folder came between: ours replaces it
+                _retire(aside, folder, members)  # another's new folder came between: ours replaces it
                 continue
             if aside.exists() and not path.exists():
                 os.replace(aside, path)
             raise
+    _retire(aside, path, members)
+
+
+def _retire(aside: Path, path: Path, members: tuple[str, ...] | None) -> None:
+    """Remove a folder that was set aside, once what is the user's in it is at `path`.
+
+    A file is there already as a copy, unless it came or was changed after the copying.
+    """
+    for name in os.listdir(aside) if members is not None and aside.is_dir() else ():
+        if name not in members and not SCRAP.fullmatch(name):
+            _bring(aside / name, path / name)
     _remove(aside)
+
+
+def _bring(old: Path, new: Path) -> None:
+    """Move a user's file, or what a folder holds, to a place that may hold an older copy of it."""
+    if old.is_dir() and not old.is_symlink() and new.is_dir():
+        for name in os.listdir(old):
+            _bring(old / name, new / name)
+        return
+    while not os.path.lexists(new) or old.lstat().st_mtime_ns > new.lstat().st_mtime_ns:
+        try:
+            os.replace(old, new)
+            return
+        except FileNotFoundError:  # the folder is being replaced by another writer
+            if recover(new.parent) is None:
+                raise
 
 
 def recover(path: str | os.PathLike) -> str | None:
@@ -198,15 +231,15 @@ def replace_folder(
 ) -> None:
     """Write a folder whole or not at all: `fill` writes `members` into a copy of what else is in the folder.
 
-    What comes into the folder while this is done is kept too: then it is done once more. The caller knows that the
-    members that are there are of ours.
+    What comes into the folder while this is done is kept too: then it is done once more, and what comes at the last
+    moment is brought over. The caller knows that the members that are there are of ours.
     """
     path = Path(path)
-    recover(path)
     while True:
         try:
+            recover(path)
             before = _stamp(path)
-            with replacing(path, elsewhere) as temp:
+            with replacing(path, elsewhere, members=members) as temp:
                 if before is None:
                     temp.mkdir()
                 else:
