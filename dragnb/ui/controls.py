@@ -147,7 +147,8 @@ class Panel:
 
     def _files(self):
         self.upload = W.FileUpload(accept="image/*,.zip", multiple=False, description="upload")
-        self.path = W.Text(placeholder="a path, or a web address to load from", layout={"width": "95%"})
+        look = {"placeholder": "a path, or a web address to load from", "layout": {"width": "95%"}}
+        self.path = W.Text(continuous_update=False, **look)
         self.load, self.save = W.Button(description="load"), W.Button(description="save drag file")
         buttons = row(self.load, self.save, align_items="center")
         return W.VBox([W.HTML(paragraph(FILES)), self.upload, self.path, buttons])

@@ -97,7 +97,7 @@ class Studio:
             lambda snapshot: self._try(self.session.delete, snapshot),
             self.session.star,
         )
-        self.out = W.Text(value=str(out), description="folder")
+        self.out = W.Text(value=str(out), description="folder", continuous_update=False)
         # two threads may draw: the page's and the session's
         self._lock = threading.RLock()
         self._asking = threading.Timer(0, lambda: None)

@@ -77,6 +77,13 @@ class Page:
         except ValueError:
             raise AssertionError(f"{expression}: {answer}") from None
 
+    def busy(self, seconds: float) -> None:
+        """Have the kernel do something else for so long, from now on."""
+        self.page.evaluate(
+            "code => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}); }",
+            f"import time; time.sleep({seconds})",
+        )
+
     def until(self, right) -> None:
         """Wait until `right()` is true; events take their time to the kernel and back."""
         end = time.monotonic() + PATIENCE

@@ -44,11 +44,19 @@ def test_the_brush_shows_a_ring_of_its_size_that_follows_the_mouse_and_paints_wh
         return [inked(page, *at) for at in ((x + r, y), (x - r, y), (x, y - r), (x, y + r), (x, y))]
 
     whole = [True] * 4 + [False]
+
+    def hover(x, y):
+        """Go there, once more where the page has moved under the mouse meanwhile, until the ring is there."""
+
+        def there():
+            page.page.mouse.move(*page.at(x, y))
+            return ring(x, y, 12) == whole
+
+        page.until(there)
+
     page.button("brush")
-    page.page.mouse.move(*page.at(150, 120))
-    page.until(lambda: ring(150, 120, 12) == whole)
-    page.page.mouse.move(*page.at(250, 100))
-    page.until(lambda: ring(250, 100, 12) == whole)
+    hover(150, 120)
+    hover(250, 100)
     assert not any(ring(150, 120, 12)), "the old one is gone"
     page.key("]")
     page.until(lambda: ring(250, 100, 16) == whole)

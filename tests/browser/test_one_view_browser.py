@@ -168,10 +168,12 @@ def test_keys_alone_save_load_and_export_and_jupyterlab_takes_none_of_them(small
     for key in ("m", "d", "d", "a", "x", "Enter"):
         keys.press(key)
     go(page, "a path, or a web address")
+    page.busy(3)
     keys.type(str(tmp_path / "drag"))
     go(page, "save drag file")
     keys.press("Enter")
-    page.until(lambda: (tmp_path / "drag" / "task.json").exists())
+    page.until(lambda: "saved to" in " ".join(page.says()))
+    assert (tmp_path / "drag" / "task.json").exists(), page.says()
 
     go(page, "picture: ", "Shift+Tab")
     for _ in placed:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import ipywidgets as W
 import numpy as np
 import pytest
 
@@ -646,6 +647,14 @@ def widgets_in(widget):
     yield widget
     for child in getattr(widget, "children", ()):
         yield from widgets_in(child)
+
+
+def test_a_text_reaches_the_kernel_once_it_is_whole_and_so_before_the_button_that_reads_it(studio):
+    """While the kernel is busy, ipywidgets holds a text back that is sent letter by letter, but no button's press."""
+    texts = [w for w in widgets_in(studio.widget) if isinstance(w, W.Text | W.Textarea)]
+    typed = [w for w in texts if not w.disabled and w.layout.display != "none"]
+    assert {studio.out, studio.picker.panel.path, studio.picker.panel.prompt} < set(typed)
+    assert [w.description or w.placeholder for w in typed if w.continuous_update] == []
 
 
 def test_a_star_stays_with_its_drag_and_is_in_the_record_of_its_picture(studio):

@@ -52,7 +52,8 @@ class SettingsPanel:
         own = [(model.name, model)] if isinstance(model, sd.Model) else []
         self.loading = LoadingPanel()
         self.models = self._beside(W.Dropdown, "model", options=MODELS + own, value="")
-        self.folder = narrow(W.Text, description="which", placeholder="folder, .safetensors or owner/name")
+        look = {"placeholder": "folder, .safetensors or owner/name", "continuous_update": False}
+        self.folder = narrow(W.Text, description="which", **look)
         self.quality = self._beside(W.Dropdown, "quality", options=[*QUALITY, OWN], value="normal")
         hover(self.quality, "more steps of fine-tune and drag, or fewer; 'own': the numbers under advanced")
         self.side = labelled(W.IntText, "longer side, px")
