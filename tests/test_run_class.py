@@ -25,6 +25,7 @@ folder = drag.save(Path(out) / "quickstart" / drag.name)
 Image.fromarray(255 - drag.image).save(folder / "after.png")
 print(Path(task).resolve(), {"a": 1}["a"])
 scores = {"tracker_px": 0.5, "rest_psnr": 30.0, "moved": 0.5, "left_px": float(len(drag.name))}
+scores["success"] = int(drag.name.startswith("anna"))
 (folder / "scores.json").write_text(json.dumps(scores))"""
 
 
@@ -68,6 +69,8 @@ def test_every_drag_file_has_a_row_with_pictures_a_notebook_or_the_reason(place,
     assert (
         page.count("in truth it went 50% of the way") == 2 and page.count("the tracker believes 0.5 px") == 2
     )
+    assert page.count("a success by the truth") == page.count("no success by the truth") == 1
+    assert "2 of 4 drags done, 2 failed. Of 2 whose truth is known 1 succeed." in page
     read = (place / "class" / "cleo" / "00_small.html").read_text()
     assert "<title>cleo</title>" in read and "assert drag.prompt" in re.sub("<[^>]*>", "", read)
     assert str(place) not in page, "a page for others names no folder of this machine"
@@ -109,6 +112,9 @@ def test_best_and_worst_stand_first_with_all_that_belongs_to_them():
         assert f'"d4/{part}"' in shown
     assert "in truth 4.0 px are left" in shown
     assert class_page.extremes(entries[:4]) == "", "of four all are seen at once"
+    entries[2].scores["success"], entries[3].scores["success"] = 1, 0
+    shown = class_page.extremes(entries)
+    assert re.findall("<h3>(.*?)</h3>", shown)[0] == "d4", "a ruin may be at the place, too"
 
 
 def test_what_a_notebook_did_not_measure_is_left_out(tmp_path):

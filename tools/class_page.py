@@ -24,8 +24,10 @@ ul { margin: .3rem 0; padding: 0; list-style: none }
 @media (max-width: 700px) { article { grid-template-columns: minmax(0, 1fr) } figure { width: calc(50% - .4rem) } }
 """
 RANKED = (
-    "By the pixels that are left to the target: in truth where that is known, else as the tracker sees them."
+    "By success where the truth is known, then by the pixels that are left to the target: in truth, or else as the "
+    "tracker sees them."
 )
+VERDICTS = ("no success by the truth", "a success by the truth: in place, and like it")
 
 
 @dataclass
@@ -77,12 +79,16 @@ def summary(entries: list[Entry]) -> str:
     parts = [f"{done} of {len(entries)} drags done"]
     parts += [f"{failed} failed"] if failed else []
     waiting = len(entries) - done - failed
-    return f"<p>{', '.join([*parts, *([f'{waiting} to come'] if waiting else [])])}.</p>"
+    parts += [f"{waiting} to come"] if waiting else []
+    judged = [entry.scores["success"] for entry in entries if "success" in entry.scores]
+    succeed = f" Of {len(judged)} whose truth is known {sum(map(bool, judged))} succeed." if judged else ""
+    return f"<p>{', '.join(parts)}.{succeed}</p>"
 
 
 def extremes(entries: list[Entry]) -> str:
     """The best and the worst drags, where there are enough that were scored."""
-    ranked = sorted((e for e in entries if e.left is not None and not e.error), key=lambda e: e.left)
+    scored = (entry for entry in entries if entry.left is not None and not entry.error)
+    ranked = sorted(scored, key=lambda entry: (not entry.scores.get("success", 0), entry.left))
     if len(ranked) <= 2 * EXTREMES:
         return ""
     best, worst = ranked[:EXTREMES], ranked[: -EXTREMES - 1 : -1]
@@ -113,14 +119,15 @@ def card(entry: Entry) -> str:
 
 
 def lines(scores: dict[str, float]) -> list[str]:
-    """The scores in words, the truth first."""
+    """The scores in words, the verdict and the truth first."""
     said = {
         "moved": "in truth it went {:.0%} of the way",
         "left_px": "in truth {:.1f} px are left",
         "tracker_px": "the tracker believes {:.1f} px are left",
         "rest_psnr": "outside the mask the method keeps {:.1f} dB",
     }
-    return [text.format(scores[name]) for name, text in said.items() if name in scores]
+    verdict = [VERDICTS[bool(scores["success"])]] if "success" in scores else []
+    return verdict + [text.format(scores[name]) for name, text in said.items() if name in scores]
 
 
 def links(entry: Entry) -> str:

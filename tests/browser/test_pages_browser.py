@@ -59,6 +59,7 @@ def a_class(tmp_path_factory):
         run_class.ask(entry, clay.task(831_003, "rabbit", "stretch").task, out / entry.folder)
         entry.after, entry.notebook, entry.rendered = entry.before, f"d{k}/n.ipynb", f"d{k}/n.html"
         entry.scores = {"moved": k / 10, "left_px": 20.0 - k, "tracker_px": 0.4, "rest_psnr": 31.0}
+        entry.scores["success"] = k % 2
         entries.append(entry)
     failed = class_page.Entry(
         "failed", out, "f", error="in cell [3]: " + "word" * 60 + "\nAssertionError: no"
