@@ -190,13 +190,13 @@ def _bring(old: Path, new: Path) -> None:
         for name in os.listdir(old):
             _bring(old / name, new / name)
         return
-    while not os.path.lexists(new) or old.lstat().st_mtime_ns > new.lstat().st_mtime_ns:
-        try:
+    while os.path.lexists(old):  # unless a reader has taken all of it for what a killed writer left, and put it back
+        with contextlib.suppress(FileNotFoundError):  # the folder is being replaced by another writer
+            if os.path.lexists(new) and old.lstat().st_mtime_ns <= new.lstat().st_mtime_ns:
+                return
             os.replace(old, new)
+        if recover(new.parent) is None:
             return
-        except FileNotFoundError:  # the folder is being replaced by another writer
-            if recover(new.parent) is None:
-                raise
 
 
 def recover(path: str | os.PathLike) -> str | None:
