@@ -275,10 +275,13 @@ On {hardware}; torch {history["torch"]}.
 All settings: `training.json`. Again: `python -m dragnb.clay.training all` on a CPU,
 `python -m dragnb.clay.training all --recipe gpu` on a GPU (longer, on pictures drawn on the fly).
 
+The losses, of the autoencoder and of the last go of the U-Net:
+
 ![loss curves](curves.png)
 
 ## Quality, on seeds never trained on
-`python tools/model_card.py --measure`, profile "clay", a fine-tune of {found["settings"]["lora_steps"]} steps:
+`python tools/model_card.py --measure`, by the paper's method (profile "clay",
+a fine-tune of {found["settings"]["lora_steps"]} steps):
 
 | what | measured | bar | |
 |---|---|---|---|
