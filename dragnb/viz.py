@@ -19,7 +19,8 @@ from matplotlib.patheffects import withStroke
 from dragnb.errors import InputError
 from dragnb.store.files import replacing, sign_png, signed
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+# Okabe and Ito; their yellow is too pale for a mark on white, so the last is brown
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C510A")
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HANDLE, TARGET = "#D55E00", "#0072B2"  # vermillion circle, blue square
@@ -116,8 +117,16 @@ def draw_drag(ax, task, mask: bool = True, title: str | None = None, image=None)
         ax.plot(*handle, "o", ms=7, color=HANDLE, mec="white", mew=1.2, zorder=4)
         ax.plot(*target, "s", ms=6.5, color=TARGET, mec="white", mew=1.2, zorder=4)
         if len(task.handles) > 1:
-            ax.annotate(str(k), handle, (-9, -9), textcoords="offset points", path_effects=HALO, zorder=5)
+            _number(ax, k, handle, target)
     return ax
+
+
+def _number(ax, k, handle, target):
+    """Write a pair's number behind its handle, seen from the target, where it hides neither of them nor the arrow."""
+    away = np.subtract(handle, target, dtype=float) * (1, -1)  # the picture's y goes down, the page's up
+    away *= 10 / max(np.hypot(*away), 1e-9)
+    place = dict(textcoords="offset points", ha="center", va="center", annotation_clip=False)
+    ax.annotate(str(k), handle, tuple(away), path_effects=HALO, zorder=5, **place)
 
 
 def task_figure(task, size: float = 3.0):
@@ -202,7 +211,8 @@ def plane(points, xlabel, ylabel, title=None, ax=None, size=(6.2, 3.8), **axis):
         (x, *dx), (y, *dy) = np.asarray(found, dtype=float)
         if np.isfinite([x, y]).all():
             reach = dict(xerr=[[x - dx[0]], [dx[1] - x]], yerr=[[y - dy[0]], [dy[1] - y]])
-            look = dict(color=COLORS[k % len(COLORS)], marker=MARKS[k % len(MARKS)], ms=7, lw=0)
+            look = dict(color=COLORS[k % len(COLORS)], marker=MARKS[k % len(MARKS)], lw=0)
+            look["ms"] = 6 if k else 10  # the first is seen behind another that lies on it
             ax.errorbar(x, y, **reach, **look, elinewidth=1.2, capsize=2.5, label=label)
     ax.set(xlabel=xlabel, ylabel=ylabel, **axis)
     ax.set_title(title or "", fontsize=TITLE)

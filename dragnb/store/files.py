@@ -190,7 +190,8 @@ def _bring(old: Path, new: Path) -> None:
         for name in os.listdir(old):
             _bring(old / name, new / name)
         return
-    while os.path.lexists(old):  # unless a reader has taken all of it for what a killed writer left, and put it back
+    # a reader may have taken all of it for what a killed writer left, and put it back
+    while os.path.lexists(old):
         with contextlib.suppress(FileNotFoundError):  # the folder is being replaced by another writer
             if os.path.lexists(new) and old.lstat().st_mtime_ns <= new.lstat().st_mtime_ns:
                 return
