@@ -81,15 +81,19 @@ class Panel:
         self.prompt = W.Text(
             placeholder=hint, continuous_update=False, layout={"flex": "1 1 130px", "min_width": "0"}
         )
+        self.prompt.add_class("dragnb-prompt")
         hover(self.prompt, "prompt: what the picture shows")
         self.buttons = {
             name: button(name, f"{action.meaning} (key {action.key})", lambda name=name: run(name))
             for name, action in actions.items()
         }
-        self._offered: Callable[[], object] = lambda: None
-        self.chip = button("", "", lambda: self._offered())
-        self.chip.add_class("dragnb-chip")
-        show_if(False, self.chip)
+        # they act on what is picked, and so in turn with the presses on the canvas
+        for made in self.buttons.values():
+            made.add_class("dragnb-now")
+        # by their labels: one that is pressed while another is about to take its place does what it says
+        self.chips: dict[str, W.Button] = {}
+        self._offered: dict[str, Callable] = {}
+        self.offers = W.HBox()
         # what the page itself writes: a file that was dropped, how wide the canvas is on the screen, is anybody there
         self.dropped, self.width, self.pulse = hidden = [
             named(W.Textarea(layout={"display": "none"}), f"dragnb-{name}") for name in PAGE_TEXTS
@@ -98,7 +102,7 @@ class Panel:
         self.folds = [fold("picture and drag file", self._files()), fold("points as text", self._texts())]
         self.folds.append(fold("mouse and keys", self._keys(actions)))
         self.bar, self.mask_row = self._tools(), self._mask_row()
-        self.below = W.VBox([self.text, self.chip])
+        self.below = W.VBox([self.text, self.offers])
         parts = [page_hook(), self.bar, self.mask_row, canvas, self.row, *hidden]
         self.left = named(W.VBox(parts), "dragnb-picture")
         self.widget = named(W.VBox([self.left, self.below, folded(*self.folds)]), "dragnb")
@@ -120,6 +124,7 @@ class Panel:
     def _mask_row(self):
         look = {"layout": {"width": "190px"}, "style": {"description_width": "62px"}}
         self.brush = W.IntSlider(12, 1, BIGGEST_BRUSH, description="brush", **look)
+        self.brush.add_class("dragnb-size")
         hover(self.brush, "the brush's radius in pixels of the screen (keys [ and ])")
         self.dimming = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="dimming", **look)
         self.likeness = W.FloatSlider(
@@ -172,9 +177,15 @@ class Panel:
 
     def offer(self, label: str, meaning: str, action: Callable[[], object] | None) -> None:
         """One thing to do next, as a button under the notes; None: nothing."""
-        show_if(action is not None, self.chip)
-        self.chip.description, self.chip.tooltip = label, meaning
-        self._offered = action or (lambda: None)
+        if action is not None:
+            self._offered[label] = action
+        if action is not None and label not in self.chips:
+            self.chips[label] = chip = button(label, meaning, lambda: self._offered[label]())
+            chip.add_class("dragnb-chip")
+            chip.add_class("dragnb-now")
+            self.offers.children = tuple(self.chips.values())
+        for name, chip in self.chips.items():
+            show_if(name == label and action is not None, chip)
 
 
 def checklist(picks: Picks) -> str:
@@ -219,6 +230,17 @@ def fold(title: str, content) -> W.VBox:
 def folded(*folds) -> W.HBox:
     """Folds side by side, as many as a line holds."""
     return named(row(*folds), "dragnb-folds")
+
+
+def hear_in_turn(widget) -> None:
+    """Have the kernel hear all that is in a widget in one thread, in turn; called while a message from it is answered.
+
+    ipykernel 7 may hear widgets in two threads, JupyterLab asking for one beside the cells': each widget is heard where
+    the message came from that was answered through it last, and until then beside the cells, after those that wait.
+    """
+    for child in getattr(widget, "children", ()):
+        hear_in_turn(child)
+    widget.send_state("_view_module_version")  # it says nothing new
 
 
 def paragraph(content: str, attributes: str = "") -> str:

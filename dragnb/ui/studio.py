@@ -9,6 +9,7 @@ import functools
 import html
 import os
 import threading
+import time
 from pathlib import Path
 
 import ipywidgets as W
@@ -47,8 +48,8 @@ EXAMPLES = (
     (831_023, "rocket", "tilt"),
 )
 CLOSE, CLOSE_SURELY = "close studio", "press again: all drags are dropped"
-# seconds that the question stands
-ASKED = 10.0
+# seconds that the question stands, and before which a press is none that has read it
+ASKED, READ = 10.0, 0.5
 # pixels from the target: nothing is left to drag
 ARRIVED = 1.0
 
@@ -100,7 +101,7 @@ class Studio:
         self.out = W.Text(value=str(out), description="folder", continuous_update=False)
         # two threads may draw: the page's and the session's
         self._lock = threading.RLock()
-        self._asking = threading.Timer(0, lambda: None)
+        self._asking, self._asked_at = threading.Timer(0, lambda: None), 0.0
         self._drawn: Snapshot | None = None
         self._busy = ""
         self._still: frames.Still | None = None
@@ -108,7 +109,7 @@ class Studio:
         self._stems: dict[Snapshot, str] = {}
         self._written: set[Path] = set()
         self._picture = self.picker.picks.image
-        self.widget = self._build()
+        self.widget = self.picker.around = self._build()
         self.picker.on_change(self._on_picks)
         self.settings.on_change(self._on_settings)
         self.session.on_change(self.refresh)
@@ -132,7 +133,8 @@ class Studio:
         made = fold("generate a picture", self.generate.widget)
         folds = [settings.advanced, made, *self._folds(), *panel.folds]
         status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
-        right = W.VBox([*examples, settings.widget, *status, folded(*folds)])
+        answer = named(W.VBox(status), "dragnb-answer")
+        right = W.VBox([*examples, settings.widget, answer, folded(*folds)])
         panel.left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
         # beside the picture wherever that leaves it so much
         right.layout.flex, right.layout.min_width = "1 1 300px", "0"
@@ -159,8 +161,10 @@ class Studio:
     def _ask_to_close(self) -> None:
         """The first press asks, a second one soon after closes."""
         if self.close_button.description == CLOSE_SURELY:
-            self.close()
+            if time.monotonic() - self._asked_at >= READ:
+                self.close()
             return
+        self._asked_at = time.monotonic()
         self.close_button.description, self.close_button.button_style = CLOSE_SURELY, "danger"
         self._asking = threading.Timer(ASKED, self._ask_no_more)
         self._asking.daemon = True
@@ -259,7 +263,7 @@ class Studio:
             seconds = session.estimate(image, picks.prompt, made)
         except InputError as error:
             return [*advice.notes(picks), str(error)]
-        if seconds is not None:
+        if seconds is not None and not session.busy:
             notes.append(f"Run will take about {seconds:.0f} s, by the last drag of this model here")
         return notes
 
@@ -358,7 +362,8 @@ class Studio:
             message, problem, preview = session.message, session.problem, session.preview
             starred = set(session.starred)
         with self._lock:
-            ended, self._busy = "" if busy else self._busy, busy
+            ended, begun = "" if busy else self._busy, busy and not self._busy
+            self._busy = busy
             self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
             self.progress.value = panels.progress(events, bool(busy), session.left())
             self.message.value = panels.message(message, problem)
@@ -377,7 +382,7 @@ class Studio:
             self.gallery.show(snapshots, shown, starred)
             # what would be lost with the page is asked about before it is left
             (self.widget.add_class if busy or snapshots else self.widget.remove_class)("dragnb-unsaved")
-        if ended:  # how long a drag takes is known better now
+        if ended or begun:  # how long a drag takes is said before it, and known better after it
             self.picker.refresh()
 
     def _load(self, what, prompt: str, start: tuple[Snapshot, int] | None = None) -> None:

@@ -582,3 +582,22 @@ def test_selecting_is_offered_where_there_is_a_model_only(picker, selecting):
     assert selecting.panel.likeness.layout.display == "none"
     key(selecting, "w")
     assert selecting.panel.brush.layout.display == "none" and selecting.panel.likeness.layout.display == ""
+
+
+def test_what_was_chosen_before_a_press_comes_with_the_keys_and_nothing_else_does(picker):
+    for key in (
+        "tool lasso",
+        "eraser on",
+        "brush 40",
+        "tool wand",
+        "tool select",
+        "brush x",
+        "brush ",
+        "x y",
+    ):
+        picker.key(key)
+    assert (picker.pointer.tool, picker.pointer.erase, picker.pointer.radius) == ("lasso", True, 40)
+    for key in ("tool points", "eraser off", "brush 9999"):
+        picker.key(key)
+    assert (picker.pointer.tool, picker.pointer.erase) == ("points", False)
+    assert picker.pointer.radius == picker.brush.max
