@@ -14,7 +14,7 @@ from dragnb.ui.controls import fold, hover, labelled, narrow, row, show_if
 from dragnb.ui.panels.loading import LoadingPanel
 
 MODELS = [
-    ("bundled (clay figures only)", "clay"),
+    ("bundled (clay only)", "clay"),
     ("Stable Diffusion 1.5", "sd15"),
     ("folder, file or hub id", ""),
 ]
