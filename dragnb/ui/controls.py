@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ BAR = (
     {"undo": "undo", "redo": "repeat", "delete point": "trash"},
     {"zoom in": "search-plus", "zoom out": "search-minus", "fit": "arrows-alt"},
 )
+# bytes of a file that the page itself carries as a link
+LINKED = 16 * 2**20
 # what is wanted less often: for the mask, beside the brush; for the rest, in the fold of the keys
 MASK_BUTTONS = ("fill", "invert")
 MORE_BUTTONS = ("new point", "next point", "delete pair", "clear points", "before", "cancel")
@@ -155,7 +158,8 @@ class Panel:
         look = {"placeholder": "a path, or a web address to load from", "layout": {"width": "95%"}}
         self.path = W.Text(continuous_update=False, **look)
         self.load, self.save = W.Button(description="load"), W.Button(description="save drag file")
-        buttons = row(self.load, self.save, align_items="center")
+        self.saved = W.HTML()
+        buttons = row(self.load, self.save, self.saved, align_items="center")
         return W.VBox([W.HTML(paragraph(FILES)), self.upload, self.path, buttons])
 
     def write(self, picks: Picks, message: str, notes: list[str]) -> None:
@@ -241,6 +245,14 @@ def hear_in_turn(widget) -> None:
     for child in getattr(widget, "children", ()):
         hear_in_turn(child)
     widget.send_state("_view_module_version")  # it says nothing new
+
+
+def link(name: str, content: bytes, kind: str) -> str:
+    """A file as a link that downloads it from the page itself, as HTML; in words where it is too large for that."""
+    if len(content) > LINKED:
+        return " (too large for a link; copy it from there)"
+    name, coded = html.escape(name, quote=True), base64.b64encode(content).decode()
+    return f' <a download="{name}" href="data:{kind};base64,{coded}">download</a>'
 
 
 def paragraph(content: str, attributes: str = "") -> str:

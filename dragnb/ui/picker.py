@@ -19,7 +19,7 @@ from dragnb.errors import InputError
 from dragnb.task import DragTask
 from dragnb.ui import advice, files, frames, masks, preview
 from dragnb.ui.canvas import DENSITY, CanvasView
-from dragnb.ui.controls import BIGGEST_BRUSH, TOOL_KEYS, Action, Panel, hear_in_turn
+from dragnb.ui.controls import BIGGEST_BRUSH, TOOL_KEYS, Action, Panel, hear_in_turn, link
 from dragnb.ui.picks import Picks
 from dragnb.ui.pointer import SELECT, TOOLS, Pointer, Viewport
 
@@ -136,7 +136,7 @@ class Picker:
         return self._actions[name].do()
 
     def _on_picks(self):
-        self._changed = True
+        self._changed, self.panel.saved.value = True, ""
         self._end_result()
         if not self._inside:  # a program has called a method of the picks
             self.refresh()
@@ -377,7 +377,11 @@ class Picker:
             self.panel.offer("", "", None)
 
     def _save(self) -> str:
-        return f"saved to {files.save(self.picks, self.panel.path.value)}"
+        place, content = files.save(self.picks, self.panel.path.value), self.picks.task().packed()
+        # the page may be on another machine than the folder
+        name = f"{place.name.removesuffix('.zip')}.zip"
+        self.panel.saved.value = f"saved{link(name, content, 'application/zip')}"
+        return f"saved to {place}"
 
     def _show_before(self, before: bool):
         self.canvas.before = before and self.canvas.after is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import functools
@@ -34,8 +33,6 @@ EXPORTS = {
     "mp4": ("MP4", "the process as a film; needs the extra 'video'", "video/mp4"),
     "ipynb": ("open as notebook", "notebook 00 with this drag as its parameters", "application/x-ipynb+json"),
 }
-# bytes of an export that the page itself carries as a link
-LINKED = 16 * 2**20
 # side by side in a notebook, the one below the other on a phone
 PICKER_WIDTH, SETTINGS_WIDTH = "530px", "470px"
 # scenes to begin with: seed, kind, edit
@@ -132,9 +129,9 @@ class Studio:
         )
         made = fold("generate a picture", self.generate.widget)
         folds = [settings.advanced, made, *self._folds(), *panel.folds]
-        status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
-        answer = named(W.VBox(status), "dragnb-answer")
-        right = W.VBox([*examples, settings.widget, answer, folded(*folds)])
+        answer = named(W.VBox([self.begins, self.progress, self.message]), "dragnb-answer")
+        status = [answer, self.gallery.widget, panel.below]
+        right = W.VBox([*examples, settings.widget, *status, folded(*folds)])
         panel.left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
         # beside the picture wherever that leaves it so much
         right.layout.flex, right.layout.min_width = "1 1 300px", "0"
@@ -340,7 +337,8 @@ class Studio:
         """Say it where the button is, with the file itself as a link: the page may be on another machine."""
         self.session.report(f"saved: {path}")
         kind = EXPORTS[path.suffix[1:]][2]
-        self.saved.value = f'<span role="status">saved: {html.escape(str(path))}</span>{link(path, kind)}'
+        said = f'<span role="status">saved: {html.escape(str(path))}</span>'
+        self.saved.value = said + controls.link(path.name, path.read_bytes(), kind)
 
     def close(self) -> None:
         """End the thread, drop pictures, states and models, take the widgets off the page; a picture stays there."""
@@ -444,15 +442,6 @@ class Studio:
 @functools.cache
 def _example(seed: int, kind: str, edit: str) -> clay.ClayTask:
     return clay.task(seed, kind, edit)
-
-
-def link(path: Path, kind: str) -> str:
-    """A file as a link that downloads it from the page itself; "" where it is too large for that."""
-    if path.stat().st_size > LINKED:
-        return " (too large for a link; copy it from there)"
-    content = base64.b64encode(path.read_bytes()).decode()
-    name = html.escape(path.name, quote=True)
-    return f' <a download="{name}" href="data:{kind};base64,{content}">download</a>'
 
 
 def close_replaced(studio, shell) -> None:

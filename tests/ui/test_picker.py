@@ -1,5 +1,6 @@
 """The picker's widgets, by the messages a browser would send; runs under ipywidgets 7 and 8, without a browser."""
 
+import base64
 import datetime
 import errno
 import io
@@ -370,8 +371,13 @@ def test_a_drag_file_is_saved_and_loaded_by_its_path(picker, tmp_path):
     picker.panel.path.value = str(tmp_path / "drag")
     picker.panel.save.click()
     assert f"saved to {tmp_path}" in picker.panel.text.value
+    assert 'download="drag.zip"' in picker.panel.saved.value, "and where the button is, as the file itself"
+    coded = picker.panel.saved.value.split("base64,")[1].split('"')[0]
+    (tmp_path / "link.zip").write_bytes(base64.b64decode(coded))
+    assert DragTask.load(tmp_path / "link.zip").targets.tolist() == [[60, 20]]
 
     mouse(picker, (30, 60))
+    assert not picker.panel.saved.value, "the picks are others"
     picker.panel.path.value += "2"
     picker.panel.save.click()
     assert "odd number; every handle needs its target" in picker.panel.text.value

@@ -177,6 +177,21 @@ def test_a_profile_fills_in_its_numbers_and_a_model_its_profile():
     assert panel.model == "sd15" and panel.settings == config.profile("fast")
 
 
+def test_quality_is_more_or_less_of_what_the_method_works_by_and_what_it_does_not_read_is_greyed():
+    panel = SettingsPanel("clay", None, None)
+    usual, seen = panel.settings, []
+    for quality in ("fast", "best", "normal"):
+        panel.quality.value = quality
+        seen.append(panel.settings)
+        assert panel.quality.value == quality
+    assert usual.method == "warp_inpaint" and [settings.steps for settings in seen] == [25, 100, 50]
+    assert seen[2] == usual and panel.switches["lam"].disabled and not panel.switches["reference"].disabled
+    panel.profile.value = "paper"
+    assert not any(widget.disabled for widget in [*panel.numbers.values(), *panel.switches.values()])
+    panel.quality.value = "best"
+    assert panel.settings.lora_steps == 2 * config.profile("paper").lora_steps
+
+
 def test_a_model_that_is_not_named_and_a_setting_out_of_range_are_named():
     panel = SettingsPanel("some/model", None, None)
     assert panel.model == "some/model" and panel.folder.layout.display == ""
