@@ -100,6 +100,8 @@ class Studio:
         self._lock = threading.RLock()
         self._asking, self._asked_at = threading.Timer(0, lambda: None), 0.0
         self._drawn: Snapshot | None = None
+        # what was picked on when Run was pressed
+        self._run_on: np.ndarray | None = None
         self._busy = ""
         self._still: frames.Still | None = None
         # names of what was exported, and the files that this studio wrote
@@ -190,6 +192,7 @@ class Studio:
         task, start = self.picker.picks.task(), self._branch and self._branch[:2]
         self._take_settings()
         self.session.run(task, start, self._generated_of(task.image))
+        self._run_on = self.picker.picks.image
 
     def make_picture(self) -> None:
         """Make a picture of the prompt in the panel, in the background, and pick on it."""
@@ -365,7 +368,8 @@ class Studio:
             self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
             self.progress.value = panels.progress(events, bool(busy), session.left())
             self.message.value = panels.message(message, problem)
-            if busy == "drag" and preview is not None:
+            elsewhere = self._run_on is not None and self._run_on is not self.picker.picks.image
+            if busy == "drag" and preview is not None and not elsewhere:
                 self.picker.show_live(preview, LIVE)
             elif ended == "drag" and self.picker.canvas.caption == LIVE:
                 self.picker.show_live(None, "")
@@ -373,7 +377,8 @@ class Studio:
                 self._drawn = shown
                 self.result.show(shown and shown.result)
                 self.travel.show(shown and shown.result)
-                self.picker.show_result(shown and shown.result.image, "after")
+                own = shown and np.array_equal(shown.result.task.image, self.picker.picks.image)
+                self.picker.show_result(shown.result.image if own or (shown and not elsewhere) else None)
                 if self._still is not None:
                     self._still.update(self.picker.seen)
             self.travel.refresh(looks)
