@@ -57,7 +57,7 @@ def one_of(default, choices, stage, meaning):
 class Settings:
     """The settings of one edit; InputError names field, value and range. Make variants by `replace`.
 
-    effort  the settings that more or less work goes by; unread: those that the method makes nothing of
+    effort  the settings by which more work makes it better, if any; unread: those that the method makes nothing of
     """
 
     effort: ClassVar[tuple[str, ...]] = ("lora_steps", "drag_steps")

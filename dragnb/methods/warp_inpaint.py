@@ -25,7 +25,7 @@ from dragnb.errors import InputError
 class Settings(config.Settings):
     """The method's own numbers, and those common ones that it takes otherwise."""
 
-    effort: ClassVar[tuple[str, ...]] = ("steps",)
+    effort: ClassVar[tuple[str, ...]] = ()  # with twice the steps the painting came out no better
     unread: ClassVar[tuple[str, ...]] = ("drag_lr", "lam", "r1", "r2")
     lora_steps: int = config.number(0, 0, 10_000, "finetune", "steps of the fine-tune; 0: none")
     strength: float = config.number(0.4, 0.0, 1.0, "invert", "part of the schedule that is inverted")

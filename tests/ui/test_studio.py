@@ -177,19 +177,18 @@ def test_a_profile_fills_in_its_numbers_and_a_model_its_profile():
     assert panel.model == "sd15" and panel.settings == config.profile("fast")
 
 
-def test_quality_is_more_or_less_of_what_the_method_works_by_and_what_it_does_not_read_is_greyed():
-    panel = SettingsPanel("clay", None, None)
-    usual, seen = panel.settings, []
-    for quality in ("fast", "best", "normal"):
-        panel.quality.value = quality
-        seen.append(panel.settings)
-        assert panel.quality.value == quality
-    assert usual.method == "warp_inpaint" and [settings.steps for settings in seen] == [25, 100, 50]
-    assert seen[2] == usual and panel.switches["lam"].disabled and not panel.switches["reference"].disabled
+def test_quality_is_more_or_less_of_what_the_method_works_by_and_what_it_does_not_read_is_grey():
+    panel, usual = SettingsPanel("clay", None, None), config.profile("paper")
+    assert panel.settings.method == "warp_inpaint" and panel.quality.value == "normal"
+    assert panel.quality.disabled and panel.switches["lam"].disabled and panel.numbers["r1"].disabled
+    assert not panel.switches["reference"].disabled and not panel.numbers["strength"].disabled
     panel.profile.value = "paper"
-    assert not any(widget.disabled for widget in [*panel.numbers.values(), *panel.switches.values()])
-    panel.quality.value = "best"
-    assert panel.settings.lora_steps == 2 * config.profile("paper").lora_steps
+    assert not any(w.disabled for w in [panel.quality, *panel.numbers.values(), *panel.switches.values()])
+    for quality, share in {"fast": 0.5, "best": 2, "normal": 1}.items():
+        panel.quality.value = quality
+        assert panel.settings == usual.replace(
+            lora_steps=int(share * usual.lora_steps), drag_steps=int(share * usual.drag_steps)
+        )
 
 
 def test_a_model_that_is_not_named_and_a_setting_out_of_range_are_named():
@@ -590,6 +589,24 @@ def test_a_new_picture_takes_what_was_said_of_the_old_one_off_the_page(studio, d
     assert (
         studio.picker.canvas.after is None and studio.message.value.count("><") and not studio.progress.value
     )
+
+
+def test_a_result_is_never_shown_as_that_of_another_picture(studio, drag_task, monkeypatch):
+    seen, show_live = [], studio.picker.show_live
+    monkeypatch.setattr(studio.picker, "show_live", lambda *args: (seen.append(args), show_live(*args)))
+    studio.run_button.click()
+    studio.picker.load(255 - drag_task.image)
+    begun = len(seen)
+    assert studio.session.wait(PATIENCE) and len(studio.session.snapshots) == 1
+    assert studio.picker.canvas.after is None, "it came while another picture was picked on"
+    assert [picture for picture, _ in seen[begun:] if picture is not None] == []
+    studio.picker.act("undo")
+    studio.session.show(None)
+    studio.session.show(studio.session.snapshots[0])
+    assert studio.picker.canvas.after is studio.session.shown.result.image
+    studio.picker.load(255 - drag_task.image)
+    studio.session.delete(studio.session.snapshots[-1])
+    assert studio.picker.canvas.after is None
 
 
 def test_a_drag_can_be_deleted_and_its_branch_still_names_it(studio):

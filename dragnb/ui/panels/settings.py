@@ -55,7 +55,10 @@ class SettingsPanel:
         look = {"placeholder": "folder, .safetensors or owner/name", "continuous_update": False}
         self.folder = narrow(W.Text, description="which", **look)
         self.quality = self._beside(W.Dropdown, "quality", options=[*QUALITY, OWN], value="normal")
-        hover(self.quality, "more steps of the method, or fewer; 'own': the numbers under advanced")
+        hover(
+            self.quality,
+            f"more steps of the method, or fewer; {OWN!r}: the numbers under advanced; grey: none",
+        )
         self.side = labelled(W.IntText, "longer side, px")
         hover(
             self.side,
@@ -147,6 +150,7 @@ class SettingsPanel:
             widget.value = value
         for name, widget in [*self.numbers.items(), *self.switches.items()]:
             widget.disabled = name in settings.unread
+        self.quality.disabled = not settings.effort
         self.soft.value = settings.feather
         self.quality.value = self._quality_of(settings)
         self._filling = False
@@ -154,6 +158,8 @@ class SettingsPanel:
 
     def _quality_of(self, settings: Settings) -> str:
         """The quality whose steps these are of the chosen profile, else OWN."""
+        if not settings.effort:
+            return "normal"
         steps = {name: self._steps(share) for name, share in QUALITY.items()}
         now = {name: getattr(settings, name) for name in steps["normal"]}
         return next((name for name, changes in steps.items() if changes == now), OWN)
