@@ -8,6 +8,7 @@ import importlib
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
+from typing import ClassVar
 
 from dragnb import ddim
 from dragnb.errors import InputError, did_you_mean
@@ -54,8 +55,13 @@ def one_of(default, choices, stage, meaning):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one edit; InputError names field, value and range. Make variants by `replace`."""
+    """The settings of one edit; InputError names field, value and range. Make variants by `replace`.
 
+    effort  the settings by which more work makes it better, if any; unread: those that the method makes nothing of
+    """
+
+    effort: ClassVar[tuple[str, ...]] = ("lora_steps", "drag_steps")
+    unread: ClassVar[tuple[str, ...]] = ()
     lora_rank: int = number(16, 1, 256, "finetune", "rank of the adapter; = alpha, so that its scale is 1")
     lora_steps: int = number(80, 0, 10_000, "finetune", "steps of the fine-tune; 0: none")
     lora_batch: int = number(4, 1, 64, "finetune", "samples a step; fewer need less memory")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import colab
 import model_card
@@ -167,6 +168,25 @@ def test_text_that_looks_like_a_number_reaches_the_notebook_as_text(books, capfd
     assert ran.cells[-1].outputs[0].text == "'1984' 7\n"
     assert make_notebooks(books, "--only", "01", "-p", "steps", "{lr:0.1}") == 1
     assert "-p steps {lr:0.1}: is not a number" in capfd.readouterr().err
+
+
+def test_paths_are_the_callers_wherever_the_notebooks_run(books, tmp_path, monkeypatch):
+    source = f'{PARAMETERS}\ntask = ""\nmodel = "clay"\nloading = {{}}'
+    cells = [new_code_cell(source, metadata={"tags": ["parameters"]})]
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), books / "01_paths.ipynb")
+    here = tmp_path / "elsewhere"
+    (here / "outputs" / "picked" / "drag").mkdir(parents=True)
+    (here / "style.safetensors").touch()
+    monkeypatch.chdir(here)
+    given = [["task", "outputs/picked/drag"], ["model", "sd15"]]
+    given += [["loading", '{"lora": "style.safetensors", "vae": "owner/name", "dtype": "fp16"}']]
+
+    args = SimpleNamespace(parameters=given, notebooks=books, out=tmp_path / "out", commit_outputs=False)
+    (values,) = run_notebooks.check_parameters([books / "01_paths.ipynb"], args).values()
+
+    assert (books / values["task"]).resolve() == here / "outputs" / "picked" / "drag"
+    assert (books / values["loading"].pop("lora")).resolve() == here / "style.safetensors"
+    assert values["loading"] == {"vae": "owner/name", "dtype": "fp16"} and values["model"] == "sd15"
 
 
 def test_words_that_a_shell_has_split_are_told_to_need_quotes(books, capsys):

@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # parameters that may be paths; of these the PLACES are written to
 PLACES = ("out", "figures")
 PATHS = ("task", "picture", "mask", "model", "data", *PLACES)
+# of the parameter `loading`, those that may be paths
+LAID_OVER = ("lora", "vae", "config")
 QUIET_KERNEL = ["--log-level=50"]  # else "Kernel is running over TCP without encryption", once per kernel
 
 
@@ -112,7 +114,14 @@ def check_parameters(notebooks: list[Path], args) -> dict[Path, dict]:
             raise Failed(f"-p {name}: no notebook has this parameter; {hint}")
     figures = ROOT / "figures" if args.commit_outputs else args.out / "figures"
     own = {"out": seen_from(args.notebooks, args.out), "figures": seen_from(args.notebooks, figures)}
-    return {path: {n: own[n] for n in own if n in has[path]} | typed(given, has[path]) for path in notebooks}
+    made = {path: {n: own[n] for n in own if n in has[path]} | typed(given, has[path]) for path in notebooks}
+    for values in made.values():
+        if isinstance(loading := values.get("loading"), dict):
+            laid_over = {
+                n: of_the_caller(loading[n], args.notebooks, False) for n in LAID_OVER if n in loading
+            }
+            values["loading"] = loading | laid_over
+    return made
 
 
 def typed(given: dict[str, str], has: dict[str, str]) -> dict:

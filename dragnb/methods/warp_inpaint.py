@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from dragnb.errors import InputError
 class Settings(config.Settings):
     """The method's own numbers, and those common ones that it takes otherwise."""
 
+    effort: ClassVar[tuple[str, ...]] = ()  # with twice the steps the painting came out no better
+    unread: ClassVar[tuple[str, ...]] = ("drag_lr", "lam", "r1", "r2")
     lora_steps: int = config.number(0, 0, 10_000, "finetune", "steps of the fine-tune; 0: none")
     strength: float = config.number(0.4, 0.0, 1.0, "invert", "part of the schedule that is inverted")
     drag_steps: int = config.number(4, 0, 10_000, "drag", "pictures on the way, the last one at the targets")

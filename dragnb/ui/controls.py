@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ BAR = (
     {"undo": "undo", "redo": "repeat", "delete point": "trash"},
     {"zoom in": "search-plus", "zoom out": "search-minus", "fit": "arrows-alt"},
 )
+# bytes of a file that the page itself carries as a link
+LINKED = 16 * 2**20
 # what is wanted less often: for the mask, beside the brush; for the rest, in the fold of the keys
 MASK_BUTTONS = ("fill", "invert")
 MORE_BUTTONS = ("new point", "next point", "delete pair", "clear points", "before", "cancel")
@@ -81,15 +84,19 @@ class Panel:
         self.prompt = W.Text(
             placeholder=hint, continuous_update=False, layout={"flex": "1 1 130px", "min_width": "0"}
         )
+        self.prompt.add_class("dragnb-prompt")
         hover(self.prompt, "prompt: what the picture shows")
         self.buttons = {
             name: button(name, f"{action.meaning} (key {action.key})", lambda name=name: run(name))
             for name, action in actions.items()
         }
-        self._offered: Callable[[], object] = lambda: None
-        self.chip = button("", "", lambda: self._offered())
-        self.chip.add_class("dragnb-chip")
-        show_if(False, self.chip)
+        # they act on what is picked, and so in turn with the presses on the canvas
+        for made in self.buttons.values():
+            made.add_class("dragnb-now")
+        # by their labels: one that is pressed while another is about to take its place does what it says
+        self.chips: dict[str, W.Button] = {}
+        self._offered: dict[str, Callable] = {}
+        self.offers = W.HBox()
         # what the page itself writes: a file that was dropped, how wide the canvas is on the screen, is anybody there
         self.dropped, self.width, self.pulse = hidden = [
             named(W.Textarea(layout={"display": "none"}), f"dragnb-{name}") for name in PAGE_TEXTS
@@ -98,7 +105,7 @@ class Panel:
         self.folds = [fold("picture and drag file", self._files()), fold("points as text", self._texts())]
         self.folds.append(fold("mouse and keys", self._keys(actions)))
         self.bar, self.mask_row = self._tools(), self._mask_row()
-        self.below = W.VBox([self.text, self.chip])
+        self.below = W.VBox([self.text, self.offers])
         parts = [page_hook(), self.bar, self.mask_row, canvas, self.row, *hidden]
         self.left = named(W.VBox(parts), "dragnb-picture")
         self.widget = named(W.VBox([self.left, self.below, folded(*self.folds)]), "dragnb")
@@ -120,6 +127,7 @@ class Panel:
     def _mask_row(self):
         look = {"layout": {"width": "190px"}, "style": {"description_width": "62px"}}
         self.brush = W.IntSlider(12, 1, BIGGEST_BRUSH, description="brush", **look)
+        self.brush.add_class("dragnb-size")
         hover(self.brush, "the brush's radius in pixels of the screen (keys [ and ])")
         self.dimming = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="dimming", **look)
         self.likeness = W.FloatSlider(
@@ -150,7 +158,8 @@ class Panel:
         look = {"placeholder": "a path, or a web address to load from", "layout": {"width": "95%"}}
         self.path = W.Text(continuous_update=False, **look)
         self.load, self.save = W.Button(description="load"), W.Button(description="save drag file")
-        buttons = row(self.load, self.save, align_items="center")
+        self.saved = W.HTML()
+        buttons = row(self.load, self.save, self.saved, align_items="center")
         return W.VBox([W.HTML(paragraph(FILES)), self.upload, self.path, buttons])
 
     def write(self, picks: Picks, message: str, notes: list[str]) -> None:
@@ -172,9 +181,15 @@ class Panel:
 
     def offer(self, label: str, meaning: str, action: Callable[[], object] | None) -> None:
         """One thing to do next, as a button under the notes; None: nothing."""
-        show_if(action is not None, self.chip)
-        self.chip.description, self.chip.tooltip = label, meaning
-        self._offered = action or (lambda: None)
+        if action is not None:
+            self._offered[label] = action
+        if action is not None and label not in self.chips:
+            self.chips[label] = chip = button(label, meaning, lambda: self._offered[label]())
+            chip.add_class("dragnb-chip")
+            chip.add_class("dragnb-now")
+            self.offers.children = tuple(self.chips.values())
+        for name, chip in self.chips.items():
+            show_if(name == label and action is not None, chip)
 
 
 def checklist(picks: Picks) -> str:
@@ -219,6 +234,25 @@ def fold(title: str, content) -> W.VBox:
 def folded(*folds) -> W.HBox:
     """Folds side by side, as many as a line holds."""
     return named(row(*folds), "dragnb-folds")
+
+
+def hear_in_turn(widget) -> None:
+    """Have the kernel hear all that is in a widget in one thread, in turn; called while a message from it is answered.
+
+    ipykernel 7 may hear widgets in two threads, JupyterLab asking for one beside the cells': each widget is heard where
+    the message came from that was answered through it last, and until then beside the cells, after those that wait.
+    """
+    for child in getattr(widget, "children", ()):
+        hear_in_turn(child)
+    widget.send_state("_view_module_version")  # it says nothing new
+
+
+def link(name: str, content: bytes, kind: str) -> str:
+    """A file as a link that downloads it from the page itself, as HTML; in words where it is too large for that."""
+    if len(content) > LINKED:
+        return " (too large for a link; copy it from there)"
+    name, coded = html.escape(name, quote=True), base64.b64encode(content).decode()
+    return f' <a download="{name}" href="data:{kind};base64,{coded}">download</a>'
 
 
 def paragraph(content: str, attributes: str = "") -> str:

@@ -39,6 +39,7 @@ const begin = tries => {
   let moves = 0; // of the user: presses, keys, and focus on anything of this page or on a text elsewhere
   const writes = at => at.matches('input, textarea, [contenteditable=true]');
   const moved = e => {
+    if (e.type === 'keydown' && !e.isTrusted) return; // one of our own, for the kernel
     if (e.type !== 'focusin' || writes(e.target) || (root.contains(e.target) && e.target !== canvas())) moves++;
     if (e.type === 'pointerdown') ours = root.contains(e.target) && !e.target.closest(texts);
   };
@@ -54,15 +55,14 @@ const begin = tries => {
     if (ours && root.isConnected) giveBack();
     if (n === 'click') ours = false;
   }, true));
-  heard('keydown', () => { byPointer = ours = false; });
+  heard('keydown', e => { if (e.isTrusted) byPointer = ours = false; });
   heard('change', e => { if (byPointer && e.target.matches('select')) giveBack(); });
 
   // The canvas keeps every key from the browser, but Tab goes on to what comes next, with Shift to what came before.
   heard('keydown', e => { if (e.target === canvas() && e.key === 'Tab') stop(e); });
   // ipycanvas hears no key go up.
-  heard('keyup', e => {
-    if (e.target === canvas() && e.key === ' ') e.target.dispatchEvent(new KeyboardEvent('keydown', {key: 'SpaceUp'}));
-  });
+  const key = name => canvas()?.dispatchEvent(new KeyboardEvent('keydown', {key: name}));
+  heard('keyup', e => { if (e.target === canvas() && e.key === ' ') key('SpaceUp'); });
 
   // What the kernel cannot know is written into hidden texts that it reads.
   const tell = (name, value) => {
@@ -73,6 +73,55 @@ const begin = tries => {
   };
   // A canvas is shown as wide as there is room: its marks, and what a press reaches, are of one size on every screen.
   const measured = new ResizeObserver(() => { if (canvas()?.clientWidth) tell('width', `${canvas().clientWidth}`); });
+
+  // While the kernel is busy, ipywidgets sends a widget's first change at once and its later ones when that was answered,
+  // but presses on the canvas and on buttons always at once: they would overtake what was chosen and typed before them.
+  // So the tool goes to the canvas' own line as well, as a key that no keyboard has ...
+  const slider = e => e.target.closest('.widget-slider');
+  heard('click', e => {
+    const tool = e.target.closest('.dragnb-icons .widget-toggle-button');
+    if (!tool) return;
+    const name = tool.getAttribute('aria-label') || tool.textContent.trim();
+    key(name === 'eraser' ? `eraser ${tool.matches('.mod-active') ? 'off' : 'on'}` : `tool ${name}`);
+  });
+  heard('pointerup keyup focusout', e => {
+    const size = slider(e)?.closest('.dragnb-size')?.querySelector('.widget-readout');
+    if (size) setTimeout(() => key(`brush ${size.textContent}`));
+  });
+  // ... and a press on a button that reads what stands in a field waits until the kernel has got it.
+  const held = [];
+  let changes = new Map(), since = new Map(), asking = false, letting = false; // changes: by widget, unanswered yet
+  const heartbeat = () => root.querySelector('.dragnb-pulse textarea');
+  const ask = () => {
+    since = new Map();
+    tell('pulse', `${heartbeat().value}!`);
+    answered();
+  };
+  const answered = () => {
+    if (!root.isConnected) return;
+    if (heartbeat().value) { setTimeout(answered, 50); return; }
+    changes = new Map(since);
+    if (since.size) { ask(); return; }
+    asking = false;
+    letting = true;
+    held.splice(0).forEach(button => button.click());
+    letting = false;
+  };
+  const count = (e, times) => {
+    const widget = e.target.closest('.jupyter-widgets');
+    if (!widget || !heartbeat() || widget.matches('.dragnb-pulse')) return;
+    [changes, since].forEach(all => all.set(widget, (all.get(widget) || 0) + times));
+    if (!asking) setTimeout(ask); // after the change itself
+    asking = true;
+  };
+  heard('change', e => count(e, 1));
+  heard('pointerup keyup', e => { if (slider(e)) count(e, 2); }); // one drag is many changes
+  heard('click', e => {
+    if (e.target.closest('.widget-toggle-button')) count(e, 1);
+    const button = e.target.closest('.widget-button:not(.dragnb-now)');
+    if (!button || letting || !(held.length || [...changes.values()].some(n => n > 1))) return;
+    stop(e);    held.push(button);
+  });
 
   // A picture that is dropped or pasted, with its name.
   const MOST = 7e6; // bytes that pass through an ordinary Jupyter server

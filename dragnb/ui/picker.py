@@ -19,7 +19,7 @@ from dragnb.errors import InputError
 from dragnb.task import DragTask
 from dragnb.ui import advice, files, frames, masks, preview
 from dragnb.ui.canvas import DENSITY, CanvasView
-from dragnb.ui.controls import BIGGEST_BRUSH, TOOL_KEYS, Action, Panel
+from dragnb.ui.controls import BIGGEST_BRUSH, TOOL_KEYS, Action, Panel, hear_in_turn, link
 from dragnb.ui.picks import Picks
 from dragnb.ui.pointer import SELECT, TOOLS, Pointer, Viewport
 
@@ -80,6 +80,8 @@ class Picker:
         tools = TOOLS if select is None else (*TOOLS, SELECT)
         self.panel = Panel(self.canvas.widget, self._actions, self.act, tools)
         self.widget, self.mode, self.brush = self.panel.widget, self.panel.mode, self.panel.brush
+        # all that is shown with it
+        self.around = self.widget
         self._listen()
         self.picks.on_change(self._on_picks)
         self.refresh()
@@ -134,7 +136,7 @@ class Picker:
         return self._actions[name].do()
 
     def _on_picks(self):
-        self._changed = True
+        self._changed, self.panel.saved.value = True, ""
         self._end_result()
         if not self._inside:  # a program has called a method of the picks
             self.refresh()
@@ -244,6 +246,10 @@ class Picker:
         canvas, brush, eraser = self.canvas.widget, self.brush, self.panel.eraser
         if (ctrl or meta) and key not in WITH_CTRL:
             return
+        what, _, value = key.partition(" ")
+        if value:
+            self._hear(what, value)
+            return
         if key == "Tab" and hasattr(canvas, "blur"):  # the canvas keeps every key from the browser
             canvas.blur()
         if key in self._keys:
@@ -257,6 +263,16 @@ class Picker:
         elif key in ("[", "]"):
             size = brush.value * 1.25 + 1 if key == "]" else brush.value / 1.25
             brush.value = min(max(int(size), 1), BIGGEST_BRUSH)
+
+    def _hear(self, what: str, value: str):
+        """What was chosen on the page before the next press: "tool lasso", "eraser on", "brush 24"."""
+        panel = self.panel
+        if what == "tool" and value in panel.tools:
+            panel.mode.value = value
+        elif what == "eraser":
+            panel.eraser.value = value == "on"
+        elif what == "brush" and value.isdecimal():
+            self.brush.value = min(max(int(value), 1), BIGGEST_BRUSH)
 
     def _listen(self):
         canvas, panel = self.canvas.widget, self.panel
@@ -283,6 +299,7 @@ class Picker:
 
     def _redraw(self):
         self.seen = True
+        hear_in_turn(self.around)
         with self._lock:
             self.canvas.redraw()
 
@@ -360,7 +377,11 @@ class Picker:
             self.panel.offer("", "", None)
 
     def _save(self) -> str:
-        return f"saved to {files.save(self.picks, self.panel.path.value)}"
+        place, content = files.save(self.picks, self.panel.path.value), self.picks.task().packed()
+        # the page may be on another machine than the folder
+        name = f"{place.name.removesuffix('.zip')}.zip"
+        self.panel.saved.value = f"saved{link(name, content, 'application/zip')}"
+        return f"saved to {place}"
 
     def _show_before(self, before: bool):
         self.canvas.before = before and self.canvas.after is not None

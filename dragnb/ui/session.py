@@ -348,12 +348,13 @@ def rest_line(result: Result) -> str:
 
 def summary(result: Result) -> str:
     """A finished drag in a line."""
-    left = np.linalg.norm(result.tracks_xy[-1] - result.task.targets, axis=1).mean()
+    left = np.linalg.norm(result.tracks_xy[-1] - result.task.targets, axis=1)
     steps, seconds = len(result.states) - 1, sum(result.timings.values())
     stopped = ", stopped early" if result.interrupted else ""
+    several = " on average" if len(left) > 1 else ""
     if result.states[-1].kept is not None:  # a method that moves pixels tracks nothing
         return f"moved and painted in {seconds:.0f} s{stopped}"
-    return f"{steps} steps in {seconds:.0f} s{stopped}; the tracker sees {left:.1f} px left to go"
+    return f"{steps} steps in {seconds:.0f} s{stopped}; the tracker sees {left.mean():.1f} px left to go{several}"
 
 
 def lineage(snapshot: Snapshot) -> str:

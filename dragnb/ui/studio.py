@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import functools
 import html
 import os
 import threading
+import time
 from pathlib import Path
 
 import ipywidgets as W
@@ -33,8 +33,6 @@ EXPORTS = {
     "mp4": ("MP4", "the process as a film; needs the extra 'video'", "video/mp4"),
     "ipynb": ("open as notebook", "notebook 00 with this drag as its parameters", "application/x-ipynb+json"),
 }
-# bytes of an export that the page itself carries as a link
-LINKED = 16 * 2**20
 # side by side in a notebook, the one below the other on a phone
 PICKER_WIDTH, SETTINGS_WIDTH = "530px", "470px"
 # scenes to begin with: seed, kind, edit
@@ -47,8 +45,8 @@ EXAMPLES = (
     (831_023, "rocket", "tilt"),
 )
 CLOSE, CLOSE_SURELY = "close studio", "press again: all drags are dropped"
-# seconds that the question stands
-ASKED = 10.0
+# seconds that the question stands, and before which a press is none that has read it
+ASKED, READ = 10.0, 0.5
 # pixels from the target: nothing is left to drag
 ARRIVED = 1.0
 
@@ -100,15 +98,17 @@ class Studio:
         self.out = W.Text(value=str(out), description="folder", continuous_update=False)
         # two threads may draw: the page's and the session's
         self._lock = threading.RLock()
-        self._asking = threading.Timer(0, lambda: None)
+        self._asking, self._asked_at = threading.Timer(0, lambda: None), 0.0
         self._drawn: Snapshot | None = None
+        # what was picked on when Run was pressed
+        self._run_on: np.ndarray | None = None
         self._busy = ""
         self._still: frames.Still | None = None
         # names of what was exported, and the files that this studio wrote
         self._stems: dict[Snapshot, str] = {}
         self._written: set[Path] = set()
         self._picture = self.picker.picks.image
-        self.widget = self._build()
+        self.widget = self.picker.around = self._build()
         self.picker.on_change(self._on_picks)
         self.settings.on_change(self._on_settings)
         self.session.on_change(self.refresh)
@@ -131,7 +131,8 @@ class Studio:
         )
         made = fold("generate a picture", self.generate.widget)
         folds = [settings.advanced, made, *self._folds(), *panel.folds]
-        status = [self.begins, self.progress, self.message, self.gallery.widget, panel.below]
+        answer = named(W.VBox([self.begins, self.progress, self.message]), "dragnb-answer")
+        status = [answer, self.gallery.widget, panel.below]
         right = W.VBox([*examples, settings.widget, *status, folded(*folds)])
         panel.left.layout.max_width, right.layout.max_width = PICKER_WIDTH, SETTINGS_WIDTH
         # beside the picture wherever that leaves it so much
@@ -159,8 +160,10 @@ class Studio:
     def _ask_to_close(self) -> None:
         """The first press asks, a second one soon after closes."""
         if self.close_button.description == CLOSE_SURELY:
-            self.close()
+            if time.monotonic() - self._asked_at >= READ:
+                self.close()
             return
+        self._asked_at = time.monotonic()
         self.close_button.description, self.close_button.button_style = CLOSE_SURELY, "danger"
         self._asking = threading.Timer(ASKED, self._ask_no_more)
         self._asking.daemon = True
@@ -189,6 +192,7 @@ class Studio:
         task, start = self.picker.picks.task(), self._branch and self._branch[:2]
         self._take_settings()
         self.session.run(task, start, self._generated_of(task.image))
+        self._run_on = self.picker.picks.image
 
     def make_picture(self) -> None:
         """Make a picture of the prompt in the panel, in the background, and pick on it."""
@@ -259,7 +263,7 @@ class Studio:
             seconds = session.estimate(image, picks.prompt, made)
         except InputError as error:
             return [*advice.notes(picks), str(error)]
-        if seconds is not None:
+        if seconds is not None and not session.busy:
             notes.append(f"Run will take about {seconds:.0f} s, by the last drag of this model here")
         return notes
 
@@ -336,7 +340,8 @@ class Studio:
         """Say it where the button is, with the file itself as a link: the page may be on another machine."""
         self.session.report(f"saved: {path}")
         kind = EXPORTS[path.suffix[1:]][2]
-        self.saved.value = f'<span role="status">saved: {html.escape(str(path))}</span>{link(path, kind)}'
+        said = f'<span role="status">saved: {html.escape(str(path))}</span>'
+        self.saved.value = said + controls.link(path.name, path.read_bytes(), kind)
 
     def close(self) -> None:
         """End the thread, drop pictures, states and models, take the widgets off the page; a picture stays there."""
@@ -358,11 +363,13 @@ class Studio:
             message, problem, preview = session.message, session.problem, session.preview
             starred = set(session.starred)
         with self._lock:
-            ended, self._busy = "" if busy else self._busy, busy
+            ended, begun = "" if busy else self._busy, busy and not self._busy
+            self._busy = busy
             self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy
             self.progress.value = panels.progress(events, bool(busy), session.left())
             self.message.value = panels.message(message, problem)
-            if busy == "drag" and preview is not None:
+            elsewhere = self._run_on is not None and self._run_on is not self.picker.picks.image
+            if busy == "drag" and preview is not None and not elsewhere:
                 self.picker.show_live(preview, LIVE)
             elif ended == "drag" and self.picker.canvas.caption == LIVE:
                 self.picker.show_live(None, "")
@@ -370,14 +377,15 @@ class Studio:
                 self._drawn = shown
                 self.result.show(shown and shown.result)
                 self.travel.show(shown and shown.result)
-                self.picker.show_result(shown and shown.result.image, "after")
+                own = shown and np.array_equal(shown.result.task.image, self.picker.picks.image)
+                self.picker.show_result(shown.result.image if own or (shown and not elsewhere) else None)
                 if self._still is not None:
                     self._still.update(self.picker.seen)
             self.travel.refresh(looks)
             self.gallery.show(snapshots, shown, starred)
             # what would be lost with the page is asked about before it is left
             (self.widget.add_class if busy or snapshots else self.widget.remove_class)("dragnb-unsaved")
-        if ended:  # how long a drag takes is known better now
+        if ended or begun:  # how long a drag takes is said before it, and known better after it
             self.picker.refresh()
 
     def _load(self, what, prompt: str, start: tuple[Snapshot, int] | None = None) -> None:
@@ -439,15 +447,6 @@ class Studio:
 @functools.cache
 def _example(seed: int, kind: str, edit: str) -> clay.ClayTask:
     return clay.task(seed, kind, edit)
-
-
-def link(path: Path, kind: str) -> str:
-    """A file as a link that downloads it from the page itself; "" where it is too large for that."""
-    if path.stat().st_size > LINKED:
-        return " (too large for a link; copy it from there)"
-    content = base64.b64encode(path.read_bytes()).decode()
-    name = html.escape(path.name, quote=True)
-    return f' <a download="{name}" href="data:{kind};base64,{content}">download</a>'
 
 
 def close_replaced(studio, shell) -> None:

@@ -110,6 +110,7 @@ def test_an_export_is_downloaded_where_its_button_is_and_closing_asks_once(small
     page.page.get_by_role("button", name="close studio", exact=True).wait_for()
     assert page.ask("len(studio.session.snapshots)") == 1
     page.button("close studio")
+    page.page.wait_for_timeout(1000)  # to read it: a press at once is no answer
     page.button("press again: all drags are dropped")
     page.until(lambda: page.ask("studio.session._closed"))
     page.page.locator(".jp-OutputArea canvas").wait_for(state="detached")

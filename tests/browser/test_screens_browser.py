@@ -61,7 +61,8 @@ CONTRAST = """() => {
 VIEW = """() => { const r = document.querySelector('.jp-WindowedPanel-outer').getBoundingClientRect();
   return [r.left, r.top, r.right, r.bottom]; }"""
 # labels and buttons whose words are cut off
-CUT = """() => [...document.querySelectorAll('.jp-OutputArea .dragnb :is(.widget-label, button, .widget-html-content)')]
+CUT = """() => [...document.querySelectorAll(
+    '.jp-OutputArea .dragnb :is(.widget-label, .widget-label-basic, button, .widget-html-content)')]
   .filter(e => e.offsetParent && getComputedStyle(e).fontSize !== '0px')
   .filter(e => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 3)
   .map(e => e.textContent.trim())"""
@@ -117,7 +118,10 @@ def readable(page):
     assert not pale, pale
     assert page.page.evaluate(CUT) == [] and page.page.evaluate(OVERLAPS) == []
     if page.screen == "phone":
-        targets = page.page.evaluate(BOXES, "button, select, input:not([type=checkbox])")
+        targets = page.page.evaluate(
+            BOXES, "button, select, input:not([type=checkbox]), .widget-checkbox label"
+        )
+        assert any("mask term" in target[0] for target in targets)
         small = [box for box in targets if min(box[3] - box[1], box[4] - box[2]) < 39.5]
         assert not small, small
         left, _, right, _ = page.page.evaluate(VIEW)
@@ -142,6 +146,11 @@ def test_every_screen_before_during_and_after_a_drag(screen):
     whole()
     page.shot(f"screen-{page.screen}-3-running")
     whole()
+    run, bar = (
+        page.page.locator(f".jp-OutputArea {css}").bounding_box() for css in (".dragnb-run", "progress")
+    )
+    near = bar["y"] - run["y"] - run["height"] if page.screen in ("phone", "small") else 0
+    assert near < 60, "how it goes is seen where Run was pressed"
     page.until(lambda: page.ask("[len(studio.session.snapshots), studio.session.busy]") == [1, ""])
     if not touch:
         page.page.mouse.move(*page.at(256, 200))

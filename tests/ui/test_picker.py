@@ -1,5 +1,6 @@
 """The picker's widgets, by the messages a browser would send; runs under ipywidgets 7 and 8, without a browser."""
 
+import base64
 import datetime
 import errno
 import io
@@ -370,8 +371,13 @@ def test_a_drag_file_is_saved_and_loaded_by_its_path(picker, tmp_path):
     picker.panel.path.value = str(tmp_path / "drag")
     picker.panel.save.click()
     assert f"saved to {tmp_path}" in picker.panel.text.value
+    assert 'download="drag.zip"' in picker.panel.saved.value, "and where the button is, as the file itself"
+    coded = picker.panel.saved.value.split("base64,")[1].split('"')[0]
+    (tmp_path / "link.zip").write_bytes(base64.b64decode(coded))
+    assert DragTask.load(tmp_path / "link.zip").targets.tolist() == [[60, 20]]
 
     mouse(picker, (30, 60))
+    assert not picker.panel.saved.value, "the picks are others"
     picker.panel.path.value += "2"
     picker.panel.save.click()
     assert "odd number; every handle needs its target" in picker.panel.text.value
@@ -582,3 +588,22 @@ def test_selecting_is_offered_where_there_is_a_model_only(picker, selecting):
     assert selecting.panel.likeness.layout.display == "none"
     key(selecting, "w")
     assert selecting.panel.brush.layout.display == "none" and selecting.panel.likeness.layout.display == ""
+
+
+def test_what_was_chosen_before_a_press_comes_with_the_keys_and_nothing_else_does(picker):
+    for key in (
+        "tool lasso",
+        "eraser on",
+        "brush 40",
+        "tool wand",
+        "tool select",
+        "brush x",
+        "brush ",
+        "x y",
+    ):
+        picker.key(key)
+    assert (picker.pointer.tool, picker.pointer.erase, picker.pointer.radius) == ("lasso", True, 40)
+    for key in ("tool points", "eraser off", "brush 9999"):
+        picker.key(key)
+    assert (picker.pointer.tool, picker.pointer.erase) == ("points", False)
+    assert picker.pointer.radius == picker.brush.max

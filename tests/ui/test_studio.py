@@ -24,7 +24,7 @@ from dragnb.ui import Studio, panels
 from dragnb.ui import studio as studio_file
 from dragnb.ui.panels import SettingsPanel
 from dragnb.ui.picks import Picks
-from dragnb.ui.session import SECONDS
+from dragnb.ui.session import SECONDS, summary
 from dragnb.ui.worker import Problem
 
 PATIENCE = 120  # seconds; a run takes about one
@@ -177,6 +177,20 @@ def test_a_profile_fills_in_its_numbers_and_a_model_its_profile():
     assert panel.model == "sd15" and panel.settings == config.profile("fast")
 
 
+def test_quality_is_more_or_less_of_what_the_method_works_by_and_what_it_does_not_read_is_grey():
+    panel, usual = SettingsPanel("clay", None, None), config.profile("paper")
+    assert panel.settings.method == "warp_inpaint" and panel.quality.value == "normal"
+    assert panel.quality.disabled and panel.switches["lam"].disabled and panel.numbers["r1"].disabled
+    assert not panel.switches["reference"].disabled and not panel.numbers["strength"].disabled
+    panel.profile.value = "paper"
+    assert not any(w.disabled for w in [panel.quality, *panel.numbers.values(), *panel.switches.values()])
+    for quality, share in {"fast": 0.5, "best": 2, "normal": 1}.items():
+        panel.quality.value = quality
+        assert panel.settings == usual.replace(
+            lora_steps=int(share * usual.lora_steps), drag_steps=int(share * usual.drag_steps)
+        )
+
+
 def test_a_model_that_is_not_named_and_a_setting_out_of_range_are_named():
     panel = SettingsPanel("some/model", None, None)
     assert panel.model == "some/model" and panel.folder.layout.display == ""
@@ -263,7 +277,7 @@ def test_progress_tells_the_time_left_and_what_was_reused():
     shown = panels.progress([Event("finetune", 1, 1, 0.1, cached=True), Event("drag", 20, 80, 5.0)])
     assert panels.REUSED in shown and "20 of 80, 15 s left of this stage" in shown
     ended = panels.progress([Event("drag", 20, 80, 5.0), Event("denoise", 0, 35, 0.0)])
-    assert "✓ drag 5.0 s" in ended, "a drag that arrives ends early"
+    assert "✓&nbsp;drag 5.0 s" in ended, "a drag that arrives ends early"
     assert "left" not in panels.progress([Event("drag", 20, 80, 5.0)], running=False), "it was stopped there"
     assert "off" in panels.progress([Event("finetune", 0, 0, 0.0), Event("invert", 1, 8, 1.0)])
 
@@ -301,12 +315,20 @@ def test_every_view_of_the_result_is_another_picture_and_follows_its_slider(done
 
 
 def test_of_several_pairs_the_time_travel_says_which_distance_its_curve_shows_and_all_of_them():
-    distances = ([7.0, 3.0], [6.26, 7.449])
-    states = [SimpleNamespace(distance=np.array(pair)) for pair in distances]
+    tracks = np.array([[[7.0, 0], [0, 3]], [[6.26, 0], [0, 7.449]]])
+    task = SimpleNamespace(targets=np.zeros((2, 2)))
+    states = [SimpleNamespace(kept=None)] * 2
     travel = panels.TravelPanel(print, print, print)
-    travel.show(SimpleNamespace(states=states, losses=[1.0, 2.0]))
-    assert "largest distance, cells: 7.45, from 7 to 7.45" in travel.text.value
-    assert "cells to each target: 6.26, 7.45" in travel.text.value
+    result = SimpleNamespace(states=states, losses=[1.0, 2.0], tracks_xy=tracks, task=task)
+    travel.show(result)
+    assert "largest distance, px: 7.45, from 7 to 7.45" in travel.text.value
+    assert "px to each target: 6.3, 7.4" in travel.text.value
+    assert "sees 6.9 px left to go on average" in summary(
+        SimpleNamespace(**vars(result), timings={}, interrupted=False)
+    )
+    states[-1] = SimpleNamespace(kept="pixels")
+    travel.show(result)
+    assert "px: 7.45" in travel.text.value and "loss" not in travel.text.value, "nothing was optimised"
 
 
 def test_the_time_travel_shows_distance_then_loss_and_features_and_the_step_on_the_canvas(done):
@@ -316,7 +338,9 @@ def test_the_time_travel_shows_distance_then_loss_and_features_and_the_step_on_t
     assert f"loss: {result.losses[1]:.3g}" in text and "each target" not in text, (
         "of one pair the curve says it all"
     )
-    distance = f"distance, cells: {result.states[1].distance.max():.3g}"
+    away = np.linalg.norm(result.tracks_xy - result.task.targets, axis=2).max(axis=1)
+    distance = f"distance, px: {away[1]:.3g}"
+    assert f"sees {away[-1]:.1f} px left to go" in done.session.message, "one number on the whole page"
     assert text.index(distance) < text.index("loss:") < text.index("The loss may rise while all goes well")
     assert canvas.caption == "step 1 of 3, in one leap" and canvas.swiped
     assert done.travel.features.value and not done.travel.branch.disabled
@@ -517,10 +541,14 @@ def test_a_picture_that_carries_its_drag_offers_it(done, drag_task):
     )
     done.picker.panel.path.value = path
     done.picker.panel.load.click()
-    assert done.picker.picks.points == [] and done.picker.panel.chip.layout.display == ""
-    done.picker.panel.chip.click()
+    chip = done.picker.panel.chips["open the drag that this picture carries"]
+    assert done.picker.picks.points == [] and chip.layout.display == ""
+    for xy in ((10, 10), (30, 30)):
+        done.picker.picks.add(*xy)
+    assert done.picker.panel.chips["mask: around the path"].layout.display == ""
+    chip.click()  # pressed before the page had the other one
     assert done.picker.picks.task().targets.tolist() == drag_task.targets.tolist()
-    assert done.picker.panel.chip.layout.display == "none"
+    assert {chip.layout.display for chip in done.picker.panel.chips.values()} == {"none"}
 
 
 def test_an_export_is_told_where_its_button_is_with_the_file_as_a_link(done):
@@ -548,6 +576,9 @@ def test_closing_asks_once_and_no_longer_once_something_else_was_done_or_time_ha
     monkeypatch.undo()
     studio.close_button.click()
     studio.close_button.click()
+    assert not studio.session._closed, "nobody has read the question so soon"
+    studio._asked_at -= studio_file.READ
+    studio.close_button.click()
     assert studio.session._closed
 
 
@@ -558,6 +589,24 @@ def test_a_new_picture_takes_what_was_said_of_the_old_one_off_the_page(studio, d
     assert (
         studio.picker.canvas.after is None and studio.message.value.count("><") and not studio.progress.value
     )
+
+
+def test_a_result_is_never_shown_as_that_of_another_picture(studio, drag_task, monkeypatch):
+    seen, show_live = [], studio.picker.show_live
+    monkeypatch.setattr(studio.picker, "show_live", lambda *args: (seen.append(args), show_live(*args)))
+    studio.run_button.click()
+    studio.picker.load(255 - drag_task.image)
+    begun = len(seen)
+    assert studio.session.wait(PATIENCE) and len(studio.session.snapshots) == 1
+    assert studio.picker.canvas.after is None, "it came while another picture was picked on"
+    assert [picture for picture, _ in seen[begun:] if picture is not None] == []
+    studio.picker.act("undo")
+    studio.session.show(None)
+    studio.session.show(studio.session.snapshots[0])
+    assert studio.picker.canvas.after is studio.session.shown.result.image
+    studio.picker.load(255 - drag_task.image)
+    studio.session.delete(studio.session.snapshots[-1])
+    assert studio.picker.canvas.after is None
 
 
 def test_a_drag_can_be_deleted_and_its_branch_still_names_it(studio):
@@ -674,8 +723,9 @@ def test_a_star_stays_with_its_drag_and_is_in_the_record_of_its_picture(studio):
 
 
 def test_a_mask_is_offered_where_its_note_stands_once_there_is_an_arrow(studio, drag_task):
-    chip, picks = studio.picker.panel.chip, studio.picker.picks
+    picks = studio.picker.picks
     picks.clear_mask()
+    chip = studio.picker.panel.chips["mask: around the path"]
     assert chip.layout.display == "" and chip.description == "mask: around the path"
     chip.click()
     assert picks.mask.any() and chip.layout.display == "none"

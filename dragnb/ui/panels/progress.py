@@ -46,8 +46,8 @@ def _title(stage: str) -> str:
 def _ended(event: Event) -> str:
     """A stage that is over: how long it took, that it was reused, or that it is off."""
     if event.cached:
-        return f'<span title="{REUSED}">✓ {_title(event.stage)} reused</span>'
-    return f"✓ {_title(event.stage)} {event.seconds:.1f} s" if event.n else f"{_title(event.stage)} off"
+        return f'<span title="{REUSED}">✓&nbsp;{_title(event.stage)} reused</span>'
+    return f"✓&nbsp;{_title(event.stage)} {event.seconds:.1f} s" if event.n else f"{_title(event.stage)} off"
 
 
 def message(text: str, problem: Problem | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import ipywidgets as W
+import numpy as np
 
 from dragnb.pipeline import Result
 from dragnb.ui import frames
@@ -120,15 +121,14 @@ class TravelPanel:
         if result is None:
             self.text.value = NOTHING
             return
-        distances = [state.distance.tolist() for state in result.states]
-        several = len(distances[0]) > 1
-        label = f"{'largest ' if several else ''}distance, cells"
-        text = frames.curve([max(d) for d in distances], step, label) + frames.curve(
-            result.losses, step, "loss"
-        )
+        distances = np.linalg.norm(result.tracks_xy - result.task.targets, axis=2)
+        several = distances.shape[1] > 1
+        label = f"{'largest ' if several else ''}distance, px"
+        text = frames.curve(distances.max(axis=1), step, label)
         if several:
-            text += f"<div>cells to each target: {', '.join(f'{d:.3g}' for d in distances[step])}</div>"
-        text += f"<small>{LOSS}</small>"
+            text += f"<div>px to each target: {', '.join(f'{d:.1f}' for d in distances[step])}</div>"
+        if result.states[-1].kept is None:  # else the picture's pixels were moved, and nothing was optimised
+            text += frames.curve(result.losses, step, "loss") + f"<small>{LOSS}</small>"
         self.text.value = paragraph(text if self._looks else f"{text}<br>{LOOK}")
         if step in self._looks:
             put(self.features, frames.jpeg(frames.enlarged(self._looks[step].features)))

@@ -14,7 +14,7 @@ from dragnb.ui.controls import fold, hover, labelled, narrow, row, show_if
 from dragnb.ui.panels.loading import LoadingPanel
 
 MODELS = [
-    ("bundled (clay figures only)", "clay"),
+    ("bundled (clay only)", "clay"),
     ("Stable Diffusion 1.5", "sd15"),
     ("folder, file or hub id", ""),
 ]
@@ -55,7 +55,10 @@ class SettingsPanel:
         look = {"placeholder": "folder, .safetensors or owner/name", "continuous_update": False}
         self.folder = narrow(W.Text, description="which", **look)
         self.quality = self._beside(W.Dropdown, "quality", options=[*QUALITY, OWN], value="normal")
-        hover(self.quality, "more steps of fine-tune and drag, or fewer; 'own': the numbers under advanced")
+        hover(
+            self.quality,
+            f"more steps of the method, or fewer; {OWN!r}: the numbers under advanced; grey: none",
+        )
         self.side = labelled(W.IntText, "longer side, px")
         hover(
             self.side,
@@ -145,6 +148,9 @@ class SettingsPanel:
             if name in SWITCHES and not self.switches[name].value:  # what the switch brings back
                 value = getattr(usual, name) or getattr(Settings, name)
             widget.value = value
+        for name, widget in [*self.numbers.items(), *self.switches.items()]:
+            widget.disabled = name in settings.unread
+        self.quality.disabled = not settings.effort
         self.soft.value = settings.feather
         self.quality.value = self._quality_of(settings)
         self._filling = False
@@ -152,13 +158,15 @@ class SettingsPanel:
 
     def _quality_of(self, settings: Settings) -> str:
         """The quality whose steps these are of the chosen profile, else OWN."""
+        if not settings.effort:
+            return "normal"
         steps = {name: self._steps(share) for name, share in QUALITY.items()}
-        now = {"lora_steps": settings.lora_steps, "drag_steps": settings.drag_steps}
+        now = {name: getattr(settings, name) for name in steps["normal"]}
         return next((name for name, changes in steps.items() if changes == now), OWN)
 
     def _steps(self, share: float) -> dict[str, int]:
         usual = config.profile(self.profile.value)
-        return {name: round(share * getattr(usual, name)) for name in ("lora_steps", "drag_steps")}
+        return {name: round(share * getattr(usual, name)) for name in usual.effort}
 
     def _take_quality(self) -> None:
         if not self._filling and self.quality.value != OWN:
