@@ -106,7 +106,8 @@ class Panel:
         self.folds.append(fold("mouse and keys", self._keys(actions)))
         self.bar, self.mask_row = self._tools(), self._mask_row()
         self.below = W.VBox([self.text, self.offers])
-        parts = [page_hook(), self.bar, self.mask_row, canvas, self.row, *hidden]
+        # what comes and goes with a tool stands below the canvas, which stays under the mouse so
+        parts = [page_hook(), self.bar, canvas, self.mask_row, self.row, *hidden]
         self.left = named(W.VBox(parts), "dragnb-picture")
         self.widget = named(W.VBox([self.left, self.below, folded(*self.folds)]), "dragnb")
 

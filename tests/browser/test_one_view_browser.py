@@ -63,10 +63,11 @@ def test_traps_of_the_mouse_and_the_keys(small):
     page.button("fit")
     page.until(lambda: page.ask("studio.picker.pointer.viewport.zoom") == 1)
 
-    before = cells(page)
+    before, top = cells(page), page.canvas.evaluate(SEEN)[0]
     for button in ("brush", "undo", "points"):
         page.button(button)
         page.page.wait_for_timeout(150)
+        assert page.canvas.evaluate(SEEN)[0] == top, "a tool's controls do not push the picture away"
         for key in ("m", "d", "d"):
             page.page.keyboard.press(key)
     page.page.wait_for_timeout(500)
