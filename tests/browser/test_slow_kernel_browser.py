@@ -60,6 +60,7 @@ def test_what_is_drawn_is_drawn_with_the_tool_and_the_size_that_were_chosen_last
     assert page.ask(PICKED) == [2, False] and page.ask("studio.picker.pointer.erase") is False
 
     handle = page.page.locator(".widget-slider").filter(has_text="brush").locator(".noUi-handle")
+    handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
     with page.deaf():
         page.page.mouse.move(box["x"] + 5, box["y"] + 5)
