@@ -280,6 +280,7 @@ def test_progress_tells_the_time_left_and_what_was_reused():
     assert "✓&nbsp;drag 5.0 s" in ended, "a drag that arrives ends early"
     assert "left" not in panels.progress([Event("drag", 20, 80, 5.0)], running=False), "it was stopped there"
     assert "off" in panels.progress([Event("finetune", 0, 0, 0.0), Event("invert", 1, 8, 1.0)])
+    assert "</b> off<" in panels.progress([Event("finetune", 0, 0, 0.0)]), "and not 0 of 0"
 
 
 def test_what_an_error_says_is_text_and_its_details_are_folded():

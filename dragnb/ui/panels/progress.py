@@ -29,7 +29,7 @@ def progress(events: Iterable[Event], running: bool = True, left: float | None =
     whole = sum(SHARES.values()) if now.stage in SHARES else SHARES.get(now.stage, 1)
     done += SHARES.get(now.stage, 1) * (now.i / now.n if now.n else 1)
     over = not running or (now.i == now.n and now.stage == "decode")
-    line = f"<b>{_title(now.stage)}</b> {now.i} of {now.n}"
+    line = f"<b>{_title(now.stage)}</b> " + (f"{now.i} of {now.n}" if now.n else "off")
     if left is not None and running:
         line += f", about {left:.0f} s left in all"
     elif now.left is not None and running:
