@@ -117,6 +117,8 @@ class Picker:
                 message = " ".join(str(error).split())
             finally:
                 self._inside = outer
+            if not self.pointer.pressed:
+                self._end_warp()
             self.canvas.show()
             message = message if isinstance(message, str) else ""
             self.panel.write(self.picks, message, self.notes(self.picks))
@@ -170,17 +172,17 @@ class Picker:
                 elif self.canvas.swiped and self.canvas.after is not None:
                     self.swipe(x)
                 elif pointer.tool == "brush" or self.picks.waiting:
+                    self._show_warp(pointer.viewport.to_picture(x, y))
                     self.canvas.show()
         elif pointer.pressed:
             if kind == "mouse_out":  # it may have crossed the border faster than events come
                 self.on("mouse_move", x, y)
                 pointer.hover = None
-            if self._preview.shown:
-                self._preview.shown = False
-                self.canvas.show_after(None)
+            self._end_warp()
             self.do(self._release)
         elif kind == "mouse_out":
             with self._lock:
+                self._end_warp()
                 self.canvas.show()
 
     def _release(self):
@@ -221,13 +223,18 @@ class Picker:
         if self.canvas.after is not None and self.canvas.swiped:
             self.canvas.show_after(None)
 
-    def _show_warp(self):
-        """The picture's own pixels, pulled along the arrows drawn so far."""
+    def _show_warp(self, target=None):
+        """The picture's own pixels, pulled along the arrows drawn so far; `target` of the handle that waits for one."""
         if self.pointer.tool == "points" and (self.canvas.after is None or self._preview.shown):
-            image = self._preview.image(self.picks)
+            image = self._preview.image(self.picks, target)
             if image is not None:
                 self.canvas.show_after(image, preview.CAPTION)
                 self._preview.shown = True
+
+    def _end_warp(self):
+        if self._preview.shown and self.canvas.caption == preview.CAPTION:  # and no result in its place
+            self.canvas.show_after(None)
+        self._preview.shown = False
 
     def touch(self, kind: str, places) -> None:
         """Fingers at places in canvas pixels: one is a mouse, two zoom and push the picture."""

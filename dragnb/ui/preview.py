@@ -28,9 +28,13 @@ class Warp:
         self._next = 0.0
         self._small_of, self._small = None, None
 
-    def image(self, picks: Picks) -> np.ndarray | None:
-        """The picture with its pixels pulled; None while it is too soon for the next one, or there is no whole pair."""
-        begin, points = time.monotonic(), picks.points[: len(picks.points) // 2 * 2]
+    def image(self, picks: Picks, target=None) -> np.ndarray | None:
+        """The picture with its pixels pulled; None while it is too soon for the next one, or there is no whole pair.
+
+        target  where the handle that has none yet would be pulled
+        """
+        points = list(picks.points) + ([target] if target is not None and picks.waiting else [])
+        begin, points = time.monotonic(), points[: len(points) // 2 * 2]
         if not points or begin < self._next:
             return None
         small = self._shrunk(picks.image)
