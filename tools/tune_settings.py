@@ -104,7 +104,7 @@ def write(found, path, profile):
     done = sorted(dragged, key=lambda trial: [-trial.user_attrs[name] for name in best])
     columns = ["trial", *CHOICES[profile], "tasks", *FIGURES, "iterations"]
     with replacing(path, ours=lambda place: False) as fresh, open(fresh, "w", newline="") as file:
-        table = csv.DictWriter(file, columns)
+        table = csv.DictWriter(file, columns, lineterminator="\n")
         table.writeheader()
         for trial in done:
             figures = {name: f"{trial.user_attrs[name]:.5g}" for name in (*FIGURES, "iterations")}
