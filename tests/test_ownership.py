@@ -305,6 +305,16 @@ def test_a_writer_that_twice_looks_while_the_folder_is_aside_keeps_what_is_in_it
     assert os.listdir(tmp_path) == ["task"]
 
 
+def test_what_is_brought_over_makes_the_folder_that_the_new_one_lacks(tmp_path):
+    old, new = tmp_path / "aside" / "notes" / "a.txt", tmp_path / "task" / "notes" / "a.txt"
+    old.parent.mkdir(parents=True)
+    old.write_text("the user's own")
+
+    files._bring(old, new)
+
+    assert new.read_text() == "the user's own" and not old.exists()
+
+
 def test_a_folder_that_steps_aside_for_a_moment_is_always_seen_as_one(tmp_path):
     path = tmp_path / "task"
     path.mkdir()

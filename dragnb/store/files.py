@@ -196,8 +196,8 @@ def _bring(old: Path, new: Path) -> None:
             if os.path.lexists(new) and old.lstat().st_mtime_ns <= new.lstat().st_mtime_ns:
                 return
             os.replace(old, new)
-        if recover(new.parent) is None:
-            return
+        if recover(new.parent) is None:  # the new folder was made before this part of it was there
+            new.parent.mkdir(parents=True, exist_ok=True)
 
 
 def recover(path: str | os.PathLike) -> str | None:

@@ -120,7 +120,8 @@ const begin = tries => {
     if (e.target.closest('.widget-toggle-button')) count(e, 1);
     const button = e.target.closest('.widget-button:not(.dragnb-now)');
     if (!button || letting || !(held.length || [...changes.values()].some(n => n > 1))) return;
-    stop(e);    held.push(button);
+    stop(e);
+    held.push(button);
   });
 
   // A picture that is dropped or pasted, with its name.

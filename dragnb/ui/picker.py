@@ -269,7 +269,10 @@ class Picker:
             eraser.value = not eraser.value
         elif key in ("[", "]"):
             size = brush.value * 1.25 + 1 if key == "]" else brush.value / 1.25
-            brush.value = min(max(int(size), 1), BIGGEST_BRUSH)
+            self._resize(int(size))
+
+    def _resize(self, size: int):
+        self.brush.value = min(max(size, 1), BIGGEST_BRUSH)
 
     def _hear(self, what: str, value: str):
         """What was chosen on the page before the next press: "tool lasso", "eraser on", "brush 24"."""
@@ -279,7 +282,7 @@ class Picker:
         elif what == "eraser":
             panel.eraser.value = value == "on"
         elif what == "brush" and value.isdecimal():
-            self.brush.value = min(max(int(value), 1), BIGGEST_BRUSH)
+            self._resize(int(value))
 
     def _listen(self):
         canvas, panel = self.canvas.widget, self.panel
