@@ -1,5 +1,6 @@
 """A drag method is one file: put into `dragnb/methods` it is known everywhere by its name."""
 
+import dataclasses
 import importlib
 import sys
 
@@ -9,7 +10,9 @@ import torch
 from scipy import ndimage
 
 from dragnb import clay, config, ddim, drag, methods, pipeline
+from dragnb.clay import tasks
 from dragnb.errors import InputError
+from dragnb.methods import gooddrag
 from dragnb.store import Store
 from dragnb.task import DragTask
 
@@ -212,3 +215,77 @@ def test_it_refuses_to_begin_at_a_latent_of_another_method(warped, cache):
         InputError, match="method = 'warp_inpaint' moves a picture's pixels .* save its picture"
     ):
         pipeline.edit(clay_task.task, "clay", first.settings, store, start=latent)
+
+
+# gooddrag
+
+
+def good(prepared, task, **changes):
+    """The problem of a drag by gooddrag on what was prepared, and the settings."""
+    settings = config.profile("gooddrag", **{"lam": 0.0, "stop": 0.0, "r2": 3, **changes})
+    return dataclasses.replace(prepared, settings=settings).problem(task)
+
+
+@pytest.fixture
+def ready(smoke, drag_task, quick, cache):
+    """What the quick settings prepare for the drag task on the smoke model."""
+    return pipeline.prepare(drag_task, smoke, quick, cache)
+
+
+def test_gooddrag_pulls_a_few_times_at_a_level_and_goes_down_to_the_next(ready, drag_task):
+    problem = good(ready, drag_task, levels=3, tracks=1, pulls=2, patience=100)
+    states = list(gooddrag.drag(problem))
+
+    assert [state.step for state in states] == list(range(7)), "six pulls, each state once"
+    ts = ready.ts
+    assert [state.t for state in states] == [ts[0]] * 2 + [ts[1]] * 2 + [ts[2]] * 3
+    assert torch.equal(states[0].z, ready.z_t)
+    short = list(gooddrag.drag(good(ready, drag_task, levels=3, tracks=1, pulls=2, drag_steps=3)))
+    assert [state.step for state in short] == [0, 1, 2, 3] and torch.equal(short[-1].z, states[3].z)
+
+
+def test_gooddrag_goes_down_by_ddim_and_compares_with_the_unedited_patch_of_the_level(ready, drag_task):
+    problem = good(ready, drag_task, levels=2, tracks=1, pulls=1, patience=100, motion_norm="sum", r1=1)
+    states = list(gooddrag.drag(problem))
+    last = states[-1]
+    level = problem.ts[1]
+
+    _, noise = problem.look(problem.z, problem.ts[0])
+    original = problem.one_step_down(problem.z, noise, problem.ts[0])
+    first, now = problem.look(original, level)[0], problem.look(last.z, level)[0]
+    way = problem.targets - last.handles
+    ahead = last.handles + way / way.norm() * min(4.0, way.norm())
+    patch = drag.window(1)
+    by_hand = (now.read(ahead[:, None] + patch) - first.read(problem.handles[:, None] + patch)).abs().sum()
+    assert last.motion == pytest.approx(by_hand.item(), rel=1e-4)
+    assert last.motion != pytest.approx(states[0].motion, rel=1e-2)
+
+
+def test_gooddrag_holds_what_is_outside_the_mask_to_the_unedited_path(ready, drag_task):
+    ends = {}
+    for lam in (0.0, 10.0):
+        problem = good(ready, drag_task, lam=lam, mask_on="now", levels=2, tracks=2, pulls=3, patience=100)
+        state = list(gooddrag.drag(problem))[-1]
+        _, noise = problem.look(problem.z, problem.ts[0])
+        original = problem.one_step_down(problem.z, noise, problem.ts[0])
+        ends[lam] = ((state.z - original) * (1 - problem.mask)).abs().mean().item()
+    assert ends[10.0] < 0.5 * ends[0.0]
+
+
+def test_gooddrag_ends_where_nothing_is_to_be_moved_or_nothing_moves(ready, drag_task):
+    still = dataclasses.replace(drag_task, targets=drag_task.handles + 1)
+    states = list(gooddrag.drag(good(ready, still, stop=2.0)))
+    assert len(states) == 1 and states[0].reached and torch.equal(states[0].z, ready.z_t)
+
+    stuck = good(ready, drag_task, drag_lr=1e-9, patience=2, pulls=3)
+    states = list(gooddrag.drag(stuck))
+    assert len(states) == 7 and not states[-1].reached, "two looks, three pulls each"
+
+
+def test_a_whole_edit_by_gooddrag_turns_a_head(tmp_path):
+    clay_task = tasks.tasks(1, seed=820_000, version=1)[0]
+    settings = config.profile("gooddrag", lora_steps=0, mask_on="now")
+    result = pipeline.edit(clay_task.task, "clay", settings, Store(tmp_path))
+    assert result.reached and result.states[-1].t < result.states[0].t
+    verdict = clay.judge(clay_task, result.image)
+    assert verdict.moved > 0.6 and not verdict.gone, verdict
