@@ -22,7 +22,8 @@ from dragnb.store.files import replacing, sign_png, signed
 # Okabe and Ito; their yellow is too pale for a mark on white, so the last is brown
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C510A")
 DASHES = ("-", "--", "-.", ":")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# one more than colours, so that a ninth thing has a look of its own
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 HANDLE, TARGET = "#D55E00", "#0072B2"  # vermillion circle, blue square
 DIMMED = 0.45  # how much of the picture is left where the mask holds it still
 GREY = 128

@@ -21,12 +21,13 @@ ELSEWHERE = (
 
 
 def edited(name, folder):
-    """The picture of an edit by the paper's method, with what suits the bundled model, on one thread."""
+    """The picture of an edit by the paper's method on one thread, with settings that no later choice of a profile changes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         task = dragnb.clay.task(*TASKS[name]).task
-        model, settings = dragnb.load_model("clay", device="cpu"), dragnb.profile("clay")
+        model = dragnb.load_model("clay", device="cpu")
+        settings = dragnb.profile("clay", block=2, r1=4)
         return dragnb.edit(task, model, settings, store=Store(folder)).image
     finally:
         torch.set_num_threads(threads)
