@@ -18,7 +18,8 @@ from dragnb import checkpoints, sd
 from dragnb.checkpoints import originals
 assert "site" in dragnb.__file__, dragnb.__file__
 model = sd.load("clay", device="cpu")
-print(checkpoints.clay_folder(), model.hash, checkpoints.data_file("results/claybench.csv"))
+print(checkpoints.clay_folder(), model.hash)
+print(*(checkpoints.data_file(f"results/{name}.csv") for name in ("claybench", "ablations")))
 assert len(originals.bundled_tokenizer()) == 49408
 """
 
@@ -60,7 +61,7 @@ def test_the_wheel_finds_clay_and_its_data_in_a_fresh_folder(site, tmp_path):
         [sys.executable, "-c", LOOK], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
     assert told.returncode == 0, told.stderr
-    assert told.stdout.count(str(site)) == 2
+    assert told.stdout.count(str(site)) == 3
 
     ran = [
         sys.executable,

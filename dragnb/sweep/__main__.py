@@ -2,7 +2,7 @@
 
     python -m dragnb.sweep run --data clay --settings methods ablation --out outputs/sweep --jobs 2
     python -m dragnb.sweep run --data drag_bench_data.zip --settings grid.json --model sd15 --out sweep --dask tcp://head:8786
-    python -m dragnb.sweep export outputs/sweep data/results/claybench.csv
+    python -m dragnb.sweep export outputs/sweep outputs/sweep.csv
     python -m dragnb.sweep report outputs/sweep    # report.html and summary.csv in it; notebook 07 on the sweep
 
 The same command goes on where a killed one was. grid.json maps names to {"profile": "clay", "lam": 0.2}; "methods",

@@ -1,12 +1,14 @@
 """The grids: what the paper compares, each setting once, one thing changed at a time."""
 
+import json
 import pickle
 
 import pytest
 
-from dragnb import config, methods
+from dragnb import checkpoints, config, methods
 from dragnb.config import Settings
 from dragnb.errors import InputError
+from dragnb.metrics import judge
 from dragnb.sweep import grids
 
 
@@ -38,6 +40,14 @@ def test_an_axis_runs_through_its_values_in_order_with_the_base_among_them(base,
 def test_an_axis_without_the_bases_value_still_runs_the_base(base):
     odd = base.replace(block=2, lam=0.3)
     assert "full" in grids.ablation(odd, "lam") and "full" not in grids.along(odd, "lam")
+
+
+def test_the_committed_ablations_stand_around_the_settings_of_their_own_full():
+    table = checkpoints.data_file("results/ablations.csv")
+    told = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))["settings"]
+    made = {row["setting"] for row in judge.load(table)}
+
+    assert made == set(told) == {*grids.ablation(Settings(**told["full"])), "no edit"}
 
 
 def test_an_unknown_axis_is_refused_with_the_nearest(base):
