@@ -35,6 +35,15 @@ class Settings(config.Settings):
     patience: int = config.number(5, 1, 1000, "drag", "looks in a row without a move that end the drag")
 
 
+def _motion(feat, wanted, handles, targets, active, settings):
+    """How unlike the patches `stride` cells ahead, or at the targets where these are nearer, are to the wanted ones."""
+    way = targets - handles
+    part = (settings.stride / way.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
+    ahead = feat.inside((handles + way * part)[:, None] + window(settings.r1).to(handles))
+    unlike = ((feat.read(ahead) - wanted).abs() * active[:, None, None]).sum()
+    return unlike / feat.cells.shape[1] if settings.motion_norm == "mean" else unlike
+
+
 def drag(problem: Problem) -> Iterator[DragState]:
     """Yield the latent after each pull, at the level at which it is: the timestep falls on the way.
 
@@ -60,13 +69,9 @@ def drag(problem: Problem) -> Iterator[DragState]:
                     found = track_points(first, feat.detach(), problem.handles, handles, s.r2)
                     still = still + 1 if torch.equal(found, handles) else 0
                     handles = found
-                way = problem.targets - handles
-                distance = way.norm(dim=1)
+                distance = (problem.targets - handles).norm(dim=1)
                 active = (distance >= s.stop) & (distance > 0)
-                part = (s.stride / distance.clamp_min(1e-12)).clamp_max(1)
-                ahead = (handles + way * part[:, None])[:, None] + window(s.r1).to(handles)
-                motion = ((feat.read(feat.inside(ahead)) - wanted).abs() * active[:, None, None]).sum()
-                motion = motion / feat.cells.shape[1] if s.motion_norm == "mean" else motion
+                motion = _motion(feat, wanted, handles, problem.targets, active, s)
                 now = problem.one_step_down(z, noise, t) if on_prev else z
                 held = s.lam * mask_term(now, before, mask) if mask is not None else torch.zeros_like(motion)
                 reached, spent = not bool(active.any()), pull == s.tracks * s.pulls
