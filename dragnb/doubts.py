@@ -1,6 +1,7 @@
 """Doubts before a drag: a sentence for everything that is allowed but may not be meant. One list for all who ask."""
 
 import re
+import threading
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +10,7 @@ PROMPT_TOKENS = 75  # of CLIP's 77, which begin and end a prompt
 PIECES = re.compile(r"[^\W\d_]|\d|[^\w\s]+|_+")
 ALMOST_FULL, ALMOST_EMPTY = 0.95, 0.001  # parts of the picture that a mask frees and that are asked about
 SAME = 1.0  # pixels: handles that are nearer than this are one
+_one_at_a_time = threading.Lock()
 
 
 def of_drag(handles, targets, mask: np.ndarray | None, prompt: str, tokenizer=None) -> list[str]:
@@ -57,13 +59,23 @@ def on_prompt(prompt: str, tokenizer=None) -> list[str]:
     Without one it is estimated: a token a word of eight letters, a digit, a run of signs, or a letter of a script that
     is not Latin.
     """
-    tokens = _estimate(prompt) if tokenizer is None else len(tokenizer(prompt).input_ids) - 2
+    tokens = _estimate(prompt) if tokenizer is None else len(token_ids(tokenizer, prompt)) - 2
     if tokens <= PROMPT_TOKENS:
         return []
     about = "about " if tokenizer is None else ""
     return [
         f"the prompt has {about}{tokens} tokens; the model reads {PROMPT_TOKENS}, and the rest is cut off"
     ]
+
+
+def token_ids(tokenizer, prompt: str, **how):
+    """What a tokenizer makes of a prompt, for one thread at a time.
+
+    Padding and truncation are a state of a fast tokenizer, not of a call: a page that counts a prompt would change them
+    under a run that embeds another.
+    """
+    with _one_at_a_time:
+        return tokenizer(prompt, **how).input_ids
 
 
 def _estimate(prompt: str) -> int:

@@ -329,7 +329,7 @@ def embed(model: Model, prompt: str) -> torch.Tensor:
     length = model.text_encoder.config.max_position_embeddings
     how = dict(padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     tokenizers = (model.tokenizer, *getattr(model.text_encoder, "tokenizers", ()))
-    ids = [tokenizer(prompt, **how).input_ids.to(model.device) for tokenizer in tokenizers]
+    ids = [doubts.token_ids(tokenizer, prompt, **how).to(model.device) for tokenizer in tokenizers]
     return model.text_encoder(*ids)[0].float()
 
 

@@ -21,7 +21,7 @@ ELSEWHERE = (
 
 
 def edited(name, folder):
-    """The picture of an edit by the paper's method on one thread, with settings that no later choice of a profile changes."""
+    """The picture of an edit by the paper's method on one thread; no later choice of a profile changes its settings."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

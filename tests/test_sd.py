@@ -1,7 +1,9 @@
 """The model room: loading, refusing, encoding, and what the U-Net is asked."""
 
+import dataclasses
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from dragnb import checkpoints, sd
+from dragnb import checkpoints, doubts, sd
 from dragnb.clay.training import parts as clay_model
 from dragnb.errors import InputError
 
@@ -184,6 +186,28 @@ def test_an_autoencoder_kl_gives_its_mean_or_a_seeded_sample(smoke):
     assert torch.equal(sd.encode(model, x), mean)
     assert torch.equal(sd.encode(model, x, True, torch.Generator().manual_seed(7)), mean + std * noise)
     assert sd.decode(model, mean).abs().max() <= 1
+
+
+def test_a_page_that_counts_a_prompt_does_not_reach_into_a_run_that_embeds_one(smoke):
+    """Padding is a state of a fast tokenizer: two threads in it at once gave one of them the other's length."""
+    inside, most = [], []
+
+    class Watched:
+        def __call__(self, text, **how):
+            inside.append(text)
+            most.append(len(inside))
+            time.sleep(0.005)
+            out = smoke.tokenizer(text, **how)
+            inside.pop()
+            return out
+
+    model = dataclasses.replace(smoke, tokenizer=Watched())
+    with ThreadPoolExecutor(4) as pool:
+        counted = [pool.submit(doubts.on_prompt, "a cat", model.tokenizer) for _ in range(8)]
+        embedded = [pool.submit(sd.embed, model, "a dog") for _ in range(8)]
+    assert all(one.result() == [] for one in counted)
+    assert {tuple(one.result().shape[:2]) for one in embedded} == {(1, 77)}
+    assert max(most) == 1
 
 
 def test_a_prompt_of_500_words_is_cut_at_77_tokens(smoke):
