@@ -7,7 +7,7 @@ pytestmark = pytest.mark.browser
 FIRST = (
     "from dragnb import clay, config\nfrom dragnb.ui import Studio",
     'picture = clay.task(831_003, "rabbit", "stretch").task.image',
-    'quick = config.profile("clay", lora_steps=5, steps=10, drag_steps=30, keep_outside=True)\n'
+    'quick = config.profile("clay", lora_steps=5, steps=10, drag_steps=60, stop=0.0, keep_outside=True)\n'
     'studio = Studio(picture, "clay", quick, out="exports")\nstudio',
 )
 WINDOWS = [(1440, 900), (1024, 768)]
