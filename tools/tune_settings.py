@@ -50,7 +50,7 @@ CHOICES = {
 
 
 def worth(rows):
-    """Share of successes less that of ruins (`gone`), with a tenth for each dB of PSNR inside the mask.
+    """Share of successes less that of vanished parts (`gone`), with a tenth for each dB of PSNR inside the mask.
 
     Where a model lets hardly any drag succeed, the share of successes alone would be chance.
     """
