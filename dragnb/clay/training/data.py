@@ -149,10 +149,11 @@ class Pictures(torch.utils.data.Dataset):
 class Drawn:
     """Pictures and captions of seeds 0 to `have` - 1 in memory, while processes go on drawing; a context manager.
 
+    worlds    versions of the clay world, in turn by seed
     workers   processes; 0: one less than there are cores
     """
 
-    def __init__(self, count, world=VERSION, workers=0):
+    def __init__(self, count, worlds=(VERSION,), workers=0):
         workers, spawn = workers or max(1, cpu_count() - 1), multiprocessing.get_context("spawn")
         places = [place for place in (Path("/dev/shm"), Path(tempfile.gettempdir())) if place.is_dir()]
         place = max(places, key=lambda place: shutil.disk_usage(place).free)
@@ -161,7 +162,7 @@ class Drawn:
         )
         self.folder, self.done = tempfile.TemporaryDirectory(dir=place), spawn.Array("q", workers, lock=False)
         self._pictures, self._captions = _maps(self.folder.name, count, "w+")
-        arguments = [(self.folder.name, count, world, self.done, k) for k in range(workers)]
+        arguments = [(self.folder.name, count, worlds, self.done, k) for k in range(workers)]
         self.crew = [spawn.Process(target=_go_on_drawing, args=a, daemon=True) for a in arguments]
 
     def __enter__(self):
@@ -198,10 +199,12 @@ def _maps(folder, count, mode):
     return pictures, np.memmap(Path(folder) / "captions", f"S{_CAPTION}", mode, shape=(count,))
 
 
-def _go_on_drawing(folder, count, world, done, k):
+def _go_on_drawing(folder, count, worlds, done, k):
     end_with_parent()
+    if hasattr(os, "nice"):
+        os.nice(10)  # the training waits for a compiler more than for pictures
     pictures, captions = _maps(folder, count, "r+")
     for seed in range(k, count, len(done)):
-        scene = sample(seed, version=world)
+        scene = sample(seed, version=worlds[seed % len(worlds)])
         pictures[seed], captions[seed] = scene.picture(), scene.caption.encode()
         done[k] += 1

@@ -37,10 +37,11 @@ def autoencoder_psnr(model: sd.Model, count: int = 200, world: int = VERSION) ->
 
 
 class Heldout:
-    """Held-out pictures, and the errors that the parts of a model make on them."""
+    """Held-out pictures of versions of the world in turn, and the errors that the parts of a model make on them."""
 
-    def __init__(self, count, world=VERSION):
-        scenes = [sample(seed, version=world) for seed in range(HELDOUT_SEED, HELDOUT_SEED + count)]
+    def __init__(self, count, worlds=(VERSION,)):
+        seeds = range(HELDOUT_SEED, HELDOUT_SEED + count)
+        scenes = [sample(seed, version=worlds[seed % len(worlds)]) for seed in seeds]
         self.pictures = np.stack([scene.picture() for scene in scenes])
         self.figure = torch.from_numpy(np.stack([scene.trace()[1] >= 0 for scene in scenes]))[:, None]
         self.captions = [scene.caption for scene in scenes]

@@ -2,40 +2,81 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from contextlib import contextmanager
+
 import torch
 
 from dragnb import ddim
 from dragnb.clay.training import parts
 from dragnb.clay.training.data import to_unit
+from dragnb.store import replacing
 
 LAST = 720  # the highest timestep that an edit visits
+AUTOENCODER = "autoencoder.pt"
+
+
+class Encoder:
+    """Latents and token numbers of what is drawn, written for the processes that train; then the autoencoder itself."""
+
+    def __init__(self, run, vae, drawn, tokenizer, shelf):
+        self.run, self.vae, self.drawn, self.tokenizer, self.shelf = run, vae, drawn, tokenizer, shelf
+        self.count = self.files = 0
+        factor = 1 / self.write().std().item()
+        state = {"weights": vae.state_dict(), "factor": factor, "history": run.history}
+        with replacing(shelf / AUTOENCODER) as path:
+            torch.save(state, path)
+
+    @torch.no_grad()
+    def write(self):
+        """A file of what was drawn since."""
+        first, last, device = self.count, self.drawn.have, self.run.device
+        if first == last:
+            return None
+        chunks = (self.drawn.pictures(a, min(a + 256, last)) for a in range(first, last, 256))
+        z = torch.cat([self.vae.encoder(to_unit(chunk, device)) for chunk in chunks]).contiguous()
+        ids = parts.token_ids(self.tokenizer, self.drawn.captions(first, last))
+        with replacing(self.shelf / f"latents-{self.files:03d}.pt") as path:
+            torch.save({"z": z.cpu(), "ids": ids}, path)
+        self.count, self.files = last, self.files + 1
+        self.run.say("latents", last)
+        return z
 
 
 class Latents:
-    """Latents and token numbers of what is drawn, on the card; `factor` makes the first ones' variance one."""
+    """What an Encoder has written, on the card; unit variance."""
 
-    def __init__(self, run, vae, drawn, tokenizer):
-        self.run, self.vae, self.drawn, self.tokenizer = run, vae, drawn, tokenizer
-        self.z = self.ids = None
+    def __init__(self, run, tokenizer, shelf):
+        self.run, self.shelf, self.files, self.factor, self.parts = run, shelf, 0, 1.0, []
         self.empty = parts.token_ids(tokenizer, [""]).to(run.device)
+
+    def blank(self):
+        """A batch of the shapes and types of any other."""
+        self.z, self.ids = torch.randn(1, 4, 32, 32, device=self.run.device), self.empty
+        return self.batch()
+
+    def autoencoder(self, vae):
+        """The trained autoencoder and what is told of its training, once there is one; then there are latents too."""
+        while not (self.shelf / AUTOENCODER).exists():
+            time.sleep(0.2)
+        found = torch.load(self.shelf / AUTOENCODER, map_location=self.run.device)
+        vae.to(self.run.device).load_state_dict(found["weights"])
+        self.factor = found["factor"]
+        vae.register_to_config(scaling_factor=self.factor)
         self.join()
-        self.factor = 1 / self.z.std().item()
+        return vae.eval().requires_grad_(False), found["history"]
 
-    @torch.no_grad()
     def join(self):
-        """Take in what was drawn since."""
-        first, last, device = 0 if self.z is None else len(self.z), self.drawn.have, self.run.device
-        if first == last:
-            return
-        chunks = (self.drawn.pictures(a, min(a + 256, last)) for a in range(first, last, 256))
-        z = torch.cat([self.vae.encoder(to_unit(chunk, device)) for chunk in chunks])
-        ids = parts.token_ids(self.tokenizer, self.drawn.captions(first, last)).to(device)
-        self.z, self.ids = (z, ids) if first == 0 else (torch.cat([self.z, z]), torch.cat([self.ids, ids]))
-        self.run.say("latents", last)
+        """Take in what was written since."""
+        for path in sorted(self.shelf.glob("latents-*.pt"))[self.files :]:
+            self.parts.append({k: v.to(self.run.device) for k, v in torch.load(path).items()})
+            self.files += 1
+        self.z, self.ids = (torch.cat([part[k] for part in self.parts]) for k in ("z", "ids"))
 
-    def batch(self, plan):
+    def batch(self):
         """Latents at random, some captions emptied; timesteps stratified, seven of eight where an edit goes."""
-        b, device = plan.unet_batch, self.z.device
+        plan, b, device = self.run.plan, self.run.plan.unet_batch, self.z.device
         chosen = torch.randint(0, len(self.z), (b,), device=device)
         dropped = torch.rand(b, 1, device=device) < plan.caption_dropout
         ids = torch.where(dropped, self.empty, self.ids[chosen])
@@ -46,39 +87,64 @@ class Latents:
         return z0, ids, t, torch.randn_like(z0)
 
 
-def objective(run, modules, prediction):
-    """The loss of a batch (clean latents, token numbers, timesteps, noise): min-SNR weights for ε, none for v."""
-    abar, most = ddim.alphas_bar().to(run.device), run.plan.min_snr
+@contextmanager
+def _within(seconds):
+    """TimeoutError in here, in the main thread, after so many seconds; for ever where the system has no such alarm."""
 
-    def loss(z0, ids, t, noise):
-        a = abar[t].view(-1, 1, 1, 1)
-        z = (a.sqrt() * z0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        with run.half():
-            out = modules["unet"](z, t, modules["text_encoder"](ids).last_hidden_state).sample.float()
-        if prediction == "v_prediction":
-            return (out - (a.sqrt() * noise - (1 - a).sqrt() * z0)).square().mean()
-        snr = (a / (1 - a)).view(-1)
-        return ((out - noise).square().mean((1, 2, 3)) * snr.clamp(max=most) / snr).mean()
+    def late(*_):
+        raise TimeoutError(f"{seconds:.0f} s were not enough")
 
-    return loss
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Backward:
-    """Loss and gradients of a batch: compiled where that works, else eager."""
+    """Loss and gradients of a batch (clean latents, token numbers, timesteps, noise), the U-Net compiled on a card.
 
-    def __init__(self, run, loss):
-        self.say, self.eager = run.say, loss
-        self.loss = torch.compile(loss) if run.cuda and run.plan.compile else loss
+    The loss of ε has min-SNR weights, that of v none.
+    """
+
+    def __init__(self, run, modules, prediction):
+        self.run, self.modules, self.prediction = run, modules, prediction
+        self.abar, self.unet = ddim.alphas_bar().to(run.device), modules["unet"]
+        if run.cuda and run.plan.compile:
+            self.unet = torch.compile(self.unet)
+
+    def compile(self, batch):
+        """Compile, which takes minutes, or leave it where it fails or takes longer than the plan allows."""
+        if self.unet is self.modules["unet"]:
+            return
+        left = max(1.0, self.run.plan.compile_until * self.run.plan.seconds - self.run.clock())
+        try:
+            with _within(left):
+                self(*batch)
+            self.run.say("compiled")
+        except Exception as error:  # a compiler has many ways to fail
+            self.run.say("not compiled:", repr(error)[:300])
+            self.unet = self.modules["unet"]
+        self.modules.zero_grad(set_to_none=True)
 
     def __call__(self, *batch):
-        try:
-            loss = self.loss(*batch)
-            loss.backward()
-        except Exception as error:
-            if self.loss is self.eager:
-                raise
-            self.say("not compiled:", repr(error)[:300])
-            self.loss = self.eager
-            loss = self.loss(*batch)
-            loss.backward()
+        loss = self.loss(*batch)
+        loss.backward()
         return loss.detach()
+
+    def loss(self, z0, ids, t, noise):
+        """Mean over the batch."""
+        a = self.abar[t].view(-1, 1, 1, 1)
+        z = (a.sqrt() * z0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        with self.run.half():
+            context = self.modules["text_encoder"](ids).last_hidden_state
+            out = self.unet(z, t, context, return_dict=False)[0].float()
+        if self.prediction == "v_prediction":
+            return (out - (a.sqrt() * noise - (1 - a).sqrt() * z0)).square().mean()
+        snr = (a / (1 - a)).view(-1)
+        return ((out - noise).square().mean((1, 2, 3)) * snr.clamp(max=self.run.plan.min_snr) / snr).mean()
