@@ -1,7 +1,7 @@
 """dragnb: drag points of a picture with a diffusion model; DragDiffusion (Shi et al., CVPR 2024) for notebooks.
 
     import dragnb
-    result = dragnb.edit(dragnb.clay.task(seed=846_024, kind="cat", edit="tilt").task)
+    result = dragnb.edit(dragnb.clay.task(seed=847_002, kind="cat", edit="tilt").task)
 
 Whatever is named here is imported when it is first used, so that `import dragnb` is light.
 
