@@ -181,18 +181,19 @@ def train_unet(plan, out, device, begun, shelf, prediction):
     model = dataclasses.replace(made, unet=average["unet"], text_encoder=average["text_encoder"], vae=vae)
     model.scheduler.register_to_config(prediction_type=prediction)
     started, until, step, curve = run.clock(), plan.seconds - plan.closing, 0, []
-    saved = started
-    while step == 0 or (done := (run.clock() - started) / max(until - started, 1)) < 1:
+    saved, done = started, 0.0
+    while done < 1:
         if run.clock() - saved > plan.save_every and done < 0.9:
             latents.join()
             save(run, model, prediction)
             saved = run.clock()
         loss = backward(*latents.batch())
         torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-        optimizers.step(min(1, (step + 1) / 200) * min(1, (1 - done) / 0.6) if step else 1 / 200)
+        optimizers.step(min(1, (step + 1) / 200) * min(1, (1 - done) / 0.6))
         update_average(average, modules, plan.ema, step)
         step += 1
         run.note("unet", curve, step, loss, started)
+        done = (run.clock() - started) / max(until - started, 1)
     torch.backends.cudnn.benchmark = False
     run.history |= {"samples": step * plan.unet_batch, "held_out": held.errors(model, run.device)}
     save(run, model, prediction)

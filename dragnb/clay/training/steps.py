@@ -48,7 +48,7 @@ class Latents:
     """What an Encoder has written, on the card; unit variance."""
 
     def __init__(self, run, tokenizer, shelf):
-        self.run, self.shelf, self.files, self.factor, self.parts = run, shelf, 0, 1.0, []
+        self.run, self.shelf, self.files, self.factor = run, shelf, 0, 1.0
         self.empty = parts.token_ids(tokenizer, [""]).to(run.device)
 
     def blank(self):
@@ -70,9 +70,10 @@ class Latents:
     def join(self):
         """Take in what was written since."""
         for path in sorted(self.shelf.glob("latents-*.pt"))[self.files :]:
-            self.parts.append({k: v.to(self.run.device) for k, v in torch.load(path).items()})
-            self.files += 1
-        self.z, self.ids = (torch.cat([part[k] for part in self.parts]) for k in ("z", "ids"))
+            new = torch.load(path, map_location=self.run.device)
+            if self.files:
+                new = {"z": torch.cat([self.z, new["z"]]), "ids": torch.cat([self.ids, new["ids"]])}
+            self.z, self.ids, self.files = new["z"], new["ids"], self.files + 1
 
     def batch(self):
         """Latents at random, some captions emptied; timesteps stratified, seven of eight where an edit goes."""
