@@ -1,5 +1,5 @@
 """Two whole edits of the bundled model give the pictures that they gave before: a change of the code that should not
-change numbers does not. After one that should, or new weights: `python tests/test_golden.py --write`, and say so.
+change numbers does not. After one that should, or new weights: `python -m tests.test_golden --write`, and say so.
 """
 
 import platform
@@ -12,8 +12,8 @@ import torch
 
 import dragnb
 from dragnb.store import Store
+from tools.gpu_day import GOLDEN, GOLDEN_SETTINGS
 
-GOLDEN = Path(__file__).parent / "data" / "golden.npz"
 TASKS = {"rabbit": (810_001, "rabbit", "stretch", 1), "cat": (810_004, "cat", "turn", 3)}
 ELSEWHERE = (
     1.0  # grey levels of 255 in the mean: another processor rounds differently, and 80 steps multiply it
@@ -21,14 +21,13 @@ ELSEWHERE = (
 
 
 def edited(name, folder):
-    """The picture of an edit by the paper's method on one thread; no later choice of a profile changes its settings."""
+    """The picture of an edit by the paper's method on one thread, as a card's is compared with it, too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         task = dragnb.clay.task(*TASKS[name]).task
         model = dragnb.load_model("clay", device="cpu")
-        settings = dragnb.profile("clay", block=2, r1=4)
-        return dragnb.edit(task, model, settings, store=Store(folder)).image
+        return dragnb.edit(task, model, GOLDEN_SETTINGS, store=Store(folder)).image
     finally:
         torch.set_num_threads(threads)
 

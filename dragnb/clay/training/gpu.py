@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import itertools
 import json
 import multiprocessing
 import sys
@@ -58,7 +59,7 @@ class Plan:
     vae_lr: float = 1e-3
     latent_noise: float = 0.1  # at most: a picture's is anything below
     prediction: str = "epsilon"  # or "v_prediction", or "both"
-    optimizer: str = "adamw"  # or "muon": hidden matrices by Muon, the rest by AdamW
+    optimizer: str = "adamw"  # or "muon": hidden matrices by Muon; "adamw,muon": of ε and of v
     unet_batch: int = 512
     unet_lr: float = 1e-3
     muon_lr: float = 0.02
@@ -98,9 +99,9 @@ class Run:
         sys.stdout.flush()
 
     def check(self):
-        """RuntimeError where another process of this training has failed: the card's time is not free."""
-        if any(process.exitcode for process in self.crew):
-            raise RuntimeError("a process that trains has ended; its error stands above")
+        """RuntimeError where every process that trains has failed: the card's time is not free."""
+        if self.crew and all(process.exitcode for process in self.crew):
+            raise RuntimeError("no process trains any more; the errors stand above")
 
     def half(self):
         """bfloat16 on a card."""
@@ -163,7 +164,7 @@ def train_autoencoder(run, drawn):
     return average.eval()
 
 
-def train_unet(plan, out, device, begun, shelf, prediction):
+def train_unet(plan, out, device, begun, shelf, prediction, optimizer):
     """A U-Net and its text encoder until the end; their averages are saved on the way and then. A process's own."""
     end_with_parent()
     run = Run(plan, out, device, begun, prediction)
@@ -172,7 +173,7 @@ def train_unet(plan, out, device, begun, shelf, prediction):
     modules = torch.nn.ModuleDict({"unet": made.unet, "text_encoder": made.text_encoder}).train()
     modules = modules.to(run.device, memory_format=torch.channels_last)
     average = copy.deepcopy(modules).requires_grad_(False).eval()
-    optimizers = Optimizers(modules, plan.optimizer, plan.unet_lr, plan.muon_lr, run.cuda)
+    optimizers = Optimizers(modules, optimizer, plan.unet_lr, plan.muon_lr, run.cuda)
     backward = Backward(run, modules, prediction)
     latents = Latents(run, made.tokenizer, shelf)
     backward.compile(latents.blank())
@@ -222,7 +223,8 @@ def train(plan: Plan, out: Path, device: str):
     run = Run(plan, out, device, begun)
     with Drawn(plan.pictures, run.worlds, plan.workers) as drawn:
         shelf = Path(drawn.folder.name)
-        arguments = [(plan, out, device, begun, shelf, prediction) for prediction in predictions]
+        chosen = zip(predictions, itertools.cycle(plan.optimizer.split(",")), strict=False)
+        arguments = [(plan, out, device, begun, shelf, *pair) for pair in chosen]
         run.crew = [spawn.Process(target=train_unet, args=a, daemon=True) for a in arguments]
         for process in run.crew:
             process.start()
@@ -232,8 +234,9 @@ def train(plan: Plan, out: Path, device: str):
             run.check()
             if run.clock() < plan.seconds - plan.closing:
                 encoder.write()
-        run.check()
-        errors = {name: json.loads((shelf / f"{name}.json").read_text()) for name in predictions}
+        errors = {path.stem: json.loads(path.read_text()) for path in sorted(shelf.glob("*.json"))}
     for prediction, figures in errors.items():
         run.say(prediction, json.dumps(figures))
+    if any(process.exitcode for process in run.crew):  # the others have come to their end all the same
+        raise RuntimeError("a process that trains has failed; its error stands above")
     return errors

@@ -60,7 +60,7 @@ class Latents:
         """The trained autoencoder and what is told of its training, once there is one; then there are latents too."""
         while not (self.shelf / AUTOENCODER).exists():
             time.sleep(0.2)
-        found = torch.load(self.shelf / AUTOENCODER, map_location=self.run.device)
+        found = torch.load(self.shelf / AUTOENCODER, map_location=self.run.device, weights_only=True)
         vae.to(self.run.device).load_state_dict(found["weights"])
         self.factor = found["factor"]
         vae.register_to_config(scaling_factor=self.factor)
@@ -70,7 +70,7 @@ class Latents:
     def join(self):
         """Take in what was written since."""
         for path in sorted(self.shelf.glob("latents-*.pt"))[self.files :]:
-            new = torch.load(path, map_location=self.run.device)
+            new = torch.load(path, map_location=self.run.device, weights_only=True)
             if self.files:
                 new = {"z": torch.cat([self.z, new["z"]]), "ids": torch.cat([self.ids, new["ids"]])}
             self.z, self.ids, self.files = new["z"], new["ids"], self.files + 1
