@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from dragnb import sd
+from dragnb.clay.scene import sample
 from dragnb.clay.training import data, gpu, loop, measure, steps
 from dragnb.clay.training.__main__ import changed, main
 from dragnb.clay.training.data import RECIPES
@@ -130,7 +131,9 @@ def test_an_adopted_model_is_trained_on_from_its_own_weights(finished, tmp_path)
     assert all(torch.allclose(adopted["vae"][k], origin["vae"][k], atol=2e-3) for k in origin["vae"])
     before = json.loads((folder / "training.json").read_text())
     after = json.loads((loop.export(SMOKE, tmp_path, tmp_path / "again") / "training.json").read_text())
-    assert after["before"] == before and after["autoencoder"] == before["autoencoder"]
+    factor = json.loads((folder / "vae/config.json").read_text())["scaling_factor"]
+    assert after["before"] == before | {"scaling_factor": factor}
+    assert after["autoencoder"] == before["autoencoder"]
     with pytest.raises(InputError, match="holds a training of its own"):
         loop.adopt(SMOKE, tmp_path, folder)
 
@@ -176,12 +179,17 @@ def test_crops_are_aimed_at_what_is_not_flat():
 
 
 def test_a_model_of_the_first_world_is_trained_on_in_the_second(finished, tmp_path):
-    second = replace(SMOKE, world=2)
-    loop.adopt(second, tmp_path, loop.export(SMOKE, finished, tmp_path / "model"))
+    second, first = replace(SMOKE, world=2, older=True), loop.export(SMOKE, finished, tmp_path / "model")
+    loop.adopt(second, tmp_path, first)
     (step, loss, _), *_ = loop.train_unet(second, tmp_path, "cpu")
     folder = loop.export(second, tmp_path, tmp_path / "again")
     vocabulary = json.loads((folder / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
-    assert step == 1 and loss > 0 and (tmp_path / "pictures-24-world2.npy").exists()
+    assert step == 1 and loss > 0 and (tmp_path / "pictures-24-world1-2.npy").exists()
+    factors = [json.loads((at / "vae/config.json").read_text())["scaling_factor"] for at in (first, folder)]
+    assert factors[0] == factors[1], "its U-Net knows latents of this scale"
+    drawn = np.load(tmp_path / "pictures-24-world1-2.npy")
+    for seed, version in ((4, 1), (5, 2)):
+        np.testing.assert_array_equal(drawn[seed], sample(seed, version=version).picture())
     assert {"dotted</w>", "an</w>"} <= set(vocabulary) and sd.load(str(folder)).side == 256
 
 

@@ -31,6 +31,7 @@ class Recipe:
     size: str = "clay"  # a key of parts.SIZES
     seed: int = 0
     world: int = VERSION  # the version of the clay world that is drawn
+    older: bool = False  # the versions before it are drawn as well, in turn by seed
     pictures: int = 9_000  # drawn once and kept; 0: drawn anew for every step (many cores and a GPU)
     vae_steps: int = 7_000
     encoder: bool = True  # False: the autoencoder's decoder alone is trained, on the latents that there are
@@ -64,10 +65,20 @@ RECIPES = {
 }  # fmt: skip
 
 
-def _draw(path, shape, start, stop, world):
+def worlds_of(recipe):
+    """The versions of the world that a recipe or plan draws; a picture has that of its seed, in turn."""
+    return tuple(range(1, recipe.world + 1)) if recipe.older else (recipe.world,)
+
+
+def scene(seed, worlds):
+    """The scene of a seed of the training set."""
+    return sample(seed, version=worlds[seed % len(worlds)])
+
+
+def _draw(path, shape, start, stop, worlds):
     out = np.load(path, mmap_mode="r+")
     for i in range(start, stop):
-        out[i] = sample(i, version=world).picture(shape[1])
+        out[i] = scene(i, worlds).picture(shape[1])
     return stop - start
 
 
@@ -83,7 +94,7 @@ def _pool(workers=None):
     return ProcessPoolExecutor(workers or os.cpu_count(), initializer=end_with_parent)
 
 
-def draw_set(path, count, world=VERSION, size=256, workers=None, progress=lambda done, total: None):
+def draw_set(path, count, worlds=(VERSION,), size=256, workers=None, progress=lambda done, total: None):
     """The pictures of seeds 0 to count - 1 as a (count, size, size, 3) uint8 memory map at `path`.
 
     A finished file is used again; an unfinished one (killed on the way) bears another name and is begun anew.
@@ -95,7 +106,7 @@ def draw_set(path, count, world=VERSION, size=256, workers=None, progress=lambda
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
         _take_room(partial)
         starts = range(0, count, _CHUNK)
-        jobs = [pool.submit(_draw, partial, shape, a, min(a + _CHUNK, count), world) for a in starts]
+        jobs = [pool.submit(_draw, partial, shape, a, min(a + _CHUNK, count), worlds) for a in starts]
         for k, job in enumerate(jobs):
             job.result()
             progress(min((k + 1) * _CHUNK, count), count)
@@ -104,7 +115,7 @@ def draw_set(path, count, world=VERSION, size=256, workers=None, progress=lambda
 
 def world_mark(recipe):
     """What the name of a file of pictures or latents bears from the world's second version on."""
-    return f"-world{recipe.world}" if recipe.world > 1 else ""
+    return f"-world{'-'.join(map(str, worlds_of(recipe)))}" if recipe.world > 1 else ""
 
 
 def to_unit(pictures, device="cpu"):
@@ -126,7 +137,7 @@ class Pictures(torch.utils.data.Dataset):
             self.drawn = draw_set(
                 self.path,
                 self.recipe.pictures,
-                self.recipe.world,
+                worlds_of(self.recipe),
                 workers=self.recipe.workers,
                 progress=progress,
             )
@@ -134,9 +145,7 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return (
-            self.drawn[index]
-            if self.recipe.pictures
-            else sample(int(index), version=self.recipe.world).picture()
+            self.drawn[index] if self.recipe.pictures else scene(int(index), worlds_of(self.recipe)).picture()
         )
 
     def seeds(self, step, batch, generator):
@@ -205,6 +214,6 @@ def _go_on_drawing(folder, count, worlds, done, k):
         os.nice(10)  # the training waits for a compiler more than for pictures
     pictures, captions = _maps(folder, count, "r+")
     for seed in range(k, count, len(done)):
-        scene = sample(seed, version=worlds[seed % len(worlds)])
-        pictures[seed], captions[seed] = scene.picture(), scene.caption.encode()
+        drawn = scene(seed, worlds)
+        pictures[seed], captions[seed] = drawn.picture(), drawn.caption.encode()
         done[k] += 1

@@ -30,7 +30,7 @@ from torch.nn.functional import avg_pool2d
 
 from dragnb.clay.scene import VERSION
 from dragnb.clay.training import parts
-from dragnb.clay.training.data import Drawn, to_unit
+from dragnb.clay.training.data import Drawn, to_unit, worlds_of
 from dragnb.clay.training.loop import update_average
 from dragnb.clay.training.measure import Heldout
 from dragnb.clay.training.optimizers import Optimizers
@@ -87,7 +87,7 @@ class Run:
     @property
     def worlds(self) -> tuple[int, ...]:
         """The versions of the world that are drawn."""
-        return tuple(range(1, self.plan.world + 1)) if self.plan.older else (self.plan.world,)
+        return worlds_of(self.plan)
 
     def clock(self) -> float:
         """Seconds since the beginning."""

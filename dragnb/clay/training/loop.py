@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from dragnb import ddim
-from dragnb.clay.scene import sample
 from dragnb.clay.training import parts
-from dragnb.clay.training.data import Pictures, to_unit, world_mark
+from dragnb.clay.training.data import Pictures, scene, to_unit, world_mark, worlds_of
 from dragnb.errors import InputError
 from dragnb.store import replacing
 
 SHOW_EVERY = 50  # steps between points of the loss curve
+ADOPTED = "adopted.json"  # what was done to a model before it was adopted
 
 
 def step_generator(recipe, part, step):
@@ -238,14 +238,16 @@ def encode_all(recipe, out, device, batch=8):
             chunks.append(vae.encoder(to_unit(pictures, device)).float().cpu().numpy())
         with replacing(path) as fresh, open(fresh, "wb") as file:
             np.save(file, np.concatenate(chunks))
-    latents = torch.from_numpy(np.load(path))
-    return latents, 1.0 / latents.std().item(), vae, data
+    latents, adopted = torch.from_numpy(np.load(path)), out / ADOPTED
+    factor = json.loads(adopted.read_text()).get("scaling_factor") if adopted.exists() else None
+    return latents, factor or 1.0 / latents.std().item(), vae, data
 
 
 def captions_of(seeds, recipe, generator):
     """The scenes' captions, some of them emptied at random."""
     drop = torch.rand(len(seeds), generator=generator) < recipe.caption_dropout
-    return ["" if d else sample(s, version=recipe.world).caption for d, s in zip(drop, seeds, strict=True)]
+    worlds = worlds_of(recipe)
+    return ["" if d else scene(s, worlds).caption for d, s in zip(drop, seeds, strict=True)]
 
 
 @alone
@@ -297,17 +299,17 @@ def adopt(recipe, out, folder):
     kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
     made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
     made["text_encoder"].resize_token_embeddings(len(parts.build_tokenizer(recipe.world)))
-    vae, record = {"vae": made.pop("vae")}, Path(folder) / "training.json"
+    vae, record = made.pop("vae"), Path(folder) / "training.json"
     larger = parts.build_vae(recipe.size)
-    larger.encoder = vae["vae"].encoder
-    parts.grown(vae["vae"].decoder, larger.decoder)
-    vae = {"vae": larger}
+    larger.encoder = vae.encoder
+    parts.grown(vae.decoder, larger.decoder)
     before = json.loads(record.read_text()) if record.exists() else {}
+    before["scaling_factor"] = vae.config.scaling_factor  # the one that its U-Net knows
     known = before.get("autoencoder", {"curve": [], "seconds": 0.0})
     step = recipe.vae_steps if recipe.encoder else 0
-    checkpoint(out / "autoencoder.pt", step, known["curve"], known["seconds"], vae, vae, {})
+    checkpoint(out / "autoencoder.pt", step, known["curve"], known["seconds"], *({"vae": larger},) * 2, {})
     checkpoint(out / "unet.pt", 0, [], 0.0, made, made, {})
-    with replacing(out / "adopted.json") as temp:
+    with replacing(out / ADOPTED) as temp:
         temp.write_text(json.dumps(before))
 
 
@@ -328,8 +330,8 @@ def export(recipe, out, folder):
     for name in ("autoencoder", "unet"):
         saved = torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True)
         history[name] = {"steps": saved["step"], "seconds": round(saved["seconds"]), "curve": saved["curve"]}
-    if (out / "adopted.json").exists():
-        history["before"] = json.loads((out / "adopted.json").read_text())
+    if (out / ADOPTED).exists():
+        history["before"] = json.loads((out / ADOPTED).read_text())
     with replacing(folder / "training.json", ours=is_history) as temp:
         temp.write_text(json.dumps(history))
     return folder
