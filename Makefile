@@ -16,6 +16,7 @@ TASKS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.dragnb-ready
 PYTEST := $(BIN)/python -m pytest
+JOBS ?= 2
 
 # Uploads of up to 512 MiB: Jupyter's servers drop messages of more than 10 MiB and say nothing.
 LARGE := "{'websocket_max_message_size': 536870912}"
@@ -53,10 +54,13 @@ class: setup
 	@[ -n "$(TASKS)" ] || { echo 'make class TASKS=folder: a folder of drag files'; exit 1; }
 	$(BIN)/python tools/run_class.py "$(TASKS)" $(ARGS)
 
+# Files side by side in JOBS processes, with one thread of torch each; the browser's, which wait for pages, alone.
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST) tests notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=900 -p no:cacheprovider
+	OMP_NUM_THREADS=1 $(PYTEST) tests notebooks --ignore tests/browser -n $(JOBS) --dist loadfile -p no:cacheprovider \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=1800
+	$(PYTEST) tests/browser -p no:cacheprovider
 
 slow: setup
 	$(PYTEST) tests -m slow -p no:cacheprovider

@@ -280,9 +280,10 @@ class Suited:
     guidance: float = 7.5
 
 
-SUITED = {
-    "clay": Suited("warp_inpaint", "clay", "clay", 81, 3, 1.0)
-}  # t and block: what notebook 01 finds best on it
+_CLAY = Suited(
+    "warp_inpaint", "clay", "clay", 81, 3, 1.0
+)  # t and block: what notebook 01 finds best on "clay"
+SUITED = {"clay": _CLAY, "clay2": _CLAY}  # the bundled models; one judge for both
 ANY_OTHER = Suited("fast", "fast", "sd21", 261, 2)  # as DIFT and DragDiffusion's script have it, of SD 2.1
 
 

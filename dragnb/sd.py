@@ -152,8 +152,9 @@ _loading = threading.Lock()
 def load(model: str | Model | Wanted = "clay", **loading) -> Model:
     """Load a Stable Diffusion 1, 2 or XL once per process; the same request gives the same object again.
 
-    model   "clay" (bundled), "sd15", "sdxl", a hub id (`owner/name`, `owner/name@revision`), its address as the
-            browser shows it, a diffusers folder, a folder of the hub's cache, or a single .safetensors file
+    model   "clay" (bundled), "clay2" (bundled, for the clay world's second version as well), "sd15", "sdxl", a hub id
+            (`owner/name`, `owner/name@revision`), its address as the browser shows it, a diffusers folder, a folder of
+            the hub's cache, or a single .safetensors file
     loading, all by name:
     device      "auto" (CUDA, else Apple's MPS, else CPU) or one by name
     dtype       of the U-Net: "auto" (fp32; bf16 or, on older cards, fp16 on CUDA), "fp32", "fp16", "bf16"; half
@@ -344,9 +345,9 @@ def unconditional(model: Model, negative: str = "") -> torch.Tensor:
 
 
 def tokenizer_of(model: str | Model | Wanted):
-    """The tokenizer of a model that has been loaded, by its name too; None where it has not."""
+    """The tokenizer of a model that has been loaded, by its name too (of several, the last); None where it has not."""
     name, known = getattr(model, "name", model), model if isinstance(model, Model) else None
-    known = known or next((m for m in _loaded.values() if m.name == name), None)
+    known = known or next((m for m in reversed(_loaded.values()) if m.name == name), None)
     return known and known.tokenizer
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from dragnb import checkpoints, lora, pipeline, sd
 from dragnb.checkpoints import files, originals, places, scheduler
-from dragnb.config import profile
+from dragnb.config import SUITED, profile
 from dragnb.errors import InputError
 from dragnb.store import files as files_on_disk
 
@@ -323,10 +323,12 @@ def test_another_autoencoder_and_clip_skip_are_laid_over(whole, narrow, tmp_path
         load(whole, clip_skip=3)
 
 
-def test_clay_loaded_by_its_path_first_is_clay_all_the_same():
-    place = checkpoints.clay_folder()
+@pytest.mark.parametrize("name", checkpoints.BUNDLED)
+def test_a_bundled_model_loaded_by_its_path_first_is_itself_all_the_same(name):
+    place = checkpoints.clay_folder(name)
     by_path = sd.load(str(place), device="cpu")
-    assert by_path.name == "clay" and sd.load("clay", device="cpu") is by_path
+    assert by_path.name == name and sd.load(name, device="cpu") is by_path
+    assert checkpoints.side(name) == by_path.side == 256 and name in SUITED
 
 
 def test_unknown_words_of_loading_are_named(whole):

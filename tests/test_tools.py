@@ -19,7 +19,7 @@ import run_notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from dragnb import sd, sweep
+from dragnb import checkpoints, sd, sweep
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PARAMETERS = 'out = "outputs"  # where results go\nsteps = 2  # how many\nword = "cat"'
@@ -387,12 +387,14 @@ def test_a_sweep_for_the_card_with_a_failure_is_no_card(smoke_folder, quick, tmp
     assert not (tmp_path / "model" / "evaluation.json").exists()
 
 
-@pytest.mark.skipif(not SHIPPED.exists(), reason="data/models/clay is not there: train it or fetch it")
-def test_the_shipped_card_is_what_the_tool_writes():
+@pytest.mark.parametrize("name", checkpoints.BUNDLED)
+def test_the_shipped_cards_are_what_the_tool_writes(name):
+    folder = SHIPPED.with_name(name)
     history, found = (
-        json.loads((SHIPPED / f"{name}.json").read_text()) for name in ("training", "evaluation")
+        json.loads((folder / f"{part}.json").read_text()) for part in ("training", "evaluation")
     )
 
-    card = model_card.text(history, found, model_card.hardware_of(history), sd.load("clay"))
+    card = model_card.text(history, found, model_card.hardware_of(history), sd.load(name))
 
-    assert (SHIPPED / "README.md").read_text() == card
+    assert (folder / "README.md").read_text() == card and model_card.is_card(folder / "README.md")
+    assert found.get("world", 1) == model_card.world_of(history)

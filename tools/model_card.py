@@ -10,6 +10,7 @@ cores of an AMD EPYC", unless training.json says it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import sys
@@ -26,6 +27,7 @@ from dragnb.clay.claybench import Entry
 from dragnb.clay.scene import KINDS, sample
 from dragnb.clay.tasks import tasks
 from dragnb.clay.training.data import HELDOUT_SEED
+from dragnb.clay.training.gpu import Plan
 from dragnb.clay.training.measure import autoencoder_psnr, reconstruct
 from dragnb.config import profile, suited
 from dragnb.metrics.judge import Judge
@@ -46,21 +48,27 @@ COLUMNS = "category way moved oracle_distance rest_psnr roundtrip_psnr truth_psn
 BESIDE = 3  # edits in a row of edits.png
 
 
-def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int) -> dict:
+def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int, world: int = 1) -> dict:
     """The figures of the card, written to evaluation.json, and edits.png; both into the model's folder.
 
     out   where the sweep goes, in a folder named after model, settings and judge
     base  the settings of the edits; count, pictures: how many edits and how many pictures of the autoencoder
+    world the version of the clay world that they are of
     """
-    entries = [Entry(clay.seed, clay.kind, clay.edit, pairs=1) for clay in tasks(count)]
+    entries = [
+        Entry(clay.seed, clay.kind, clay.edit, pairs=1, version=world) for clay in tasks(count, version=world)
+    ]
     methods = grids.methods(base) | {WARPED: profile(WARPED, steps=base.steps)}
     settings, model = {name: methods[name] for name in (FULL, BACK, WARPED)}, str(folder)
     judge = Judge(model, *PLACE, fidelity=False, variants=False)
     place = sweep.folder(out, settings, model, judge, data=DATA)
     for progress in sweep.run(entries, settings, place, model, judge, jobs=jobs, keep=True, data=DATA):
         print(progress, flush=True)
-    rows, autoencoder = edits(place, entries), pandas.DataFrame(autoencoder_psnr(sd.load(model), pictures))
-    found = {"summary": summary(autoencoder, rows), "bars": BARS, "pictures": pictures}
+    rows, autoencoder = (
+        edits(place, entries),
+        pandas.DataFrame(autoencoder_psnr(sd.load(model), pictures, world)),
+    )
+    found = {"summary": summary(autoencoder, rows), "bars": BARS, "pictures": pictures, "world": world}
     found |= {"edits": json.loads(rows.to_json(orient="records")), "settings": settings[FULL].as_dict()}
     table = sweep.table(place)
     found["success"] = {name: int(table[table.setting == name].success.sum()) for name in (WARPED, FULL)}
@@ -78,7 +86,7 @@ def is_evaluation(path: Path) -> bool:
 
 def is_card(path: Path) -> bool:
     """Is this a card that `text` wrote?"""
-    return "\n# The clay model\n" in path.read_text(encoding="utf-8")
+    return "\n# The clay model" in path.read_text(encoding="utf-8")
 
 
 def kept(place: Path, entry: Entry, setting: str) -> np.ndarray:
@@ -135,38 +143,47 @@ def hardware_of(history: dict | None) -> str | None:
 def curves(history, path):
     """Both loss curves, drawn to a PNG."""
     fig = Figure(figsize=(8, 2.8), layout="constrained")
-    for ax, (name, label) in zip(
-        fig.subplots(1, 2),
-        (("autoencoder", "squared error, pixels in [-1, 1]"), ("unet", "ε error")),
-        strict=True,
-    ):
+    labels = {"autoencoder": "squared error, pixels in [-1, 1]", "unet": "ε error"}
+    if is_of_a_card(history):
+        labels = {"autoencoder": "loss of a step", "unet": "loss of a step"}
+    for ax, (name, label) in zip(fig.subplots(1, 2), labels.items(), strict=True):
         steps, losses = zip(*history[name]["curve"], strict=True)
         ax.semilogy(steps, losses)
         ax.set(title=name, xlabel="step", ylabel=label)
     viz.save(fig, path.parent, path.stem, dpi=80)
 
 
-def reconstructions(model, path):
+def is_of_a_card(history: dict) -> bool:
+    """Was a model trained by the clock, by `training gpu`?"""
+    return "seconds" in history["recipe"]
+
+
+def world_of(history: dict) -> int:
+    """The newest version of the clay world that a model was trained on."""
+    return history["recipe"].get("world", 1)
+
+
+def reconstructions(model, path, world=1):
     """Two rows: held-out pictures, the same encoded and decoded."""
-    pictures = [sample(HELDOUT_SEED + 300 + i, kind).picture() for i, kind in enumerate(KINDS)]
+    scenes = [sample(HELDOUT_SEED + 300 + i, kind, version=world) for i, kind in enumerate(KINDS)]
+    pictures = [scene.picture() for scene in scenes]
     sheet([*pictures, *(reconstruct(model, picture) for picture in pictures)], len(KINDS), path)
 
 
-def captions():
+def captions(world=1):
     """One prompt a kind, of scenes that the model was not trained on."""
-    return [sample(HELDOUT_SEED + 500 + i, kind).caption for i, kind in enumerate(KINDS)]
+    return [sample(HELDOUT_SEED + 500 + i, kind, version=world).caption for i, kind in enumerate(KINDS)]
 
 
-def samples(folder, path):
+def samples(folder, path, world=1):
     """Samples of plain diffusers from these captions, with guidance."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    made = pipe(
-        captions(), num_inference_steps=50, guidance_scale=3.0, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    made = pipe(captions(world), num_inference_steps=50, guidance_scale=3.0, generator=generator)
     sheet([np.asarray(image) for image in made.images], len(KINDS), path)
 
 
@@ -239,19 +256,45 @@ The same by DragDiffusion itself, which has this model redraw all that is in the
 """
 
 
+def drawn(history):
+    """What pictures a model was trained on, and of which seeds."""
+    recipe = history["recipe"]
+    if is_of_a_card(history):
+        both = " of both versions of the world in turn" if recipe["older"] else ""
+        count = history["pictures"]
+        return f"{count:,} pictures{both}, drawn while it trained (seeds 0 to {count - 1})"
+    if recipe["pictures"]:
+        return f"{recipe['pictures']:,} pictures drawn once (seeds 0 to {recipe['pictures'] - 1})"
+    return f"pictures drawn on the fly (seeds 0 to {HELDOUT_SEED - 1})"
+
+
+def again(history):
+    """The command that trains such a model, as Markdown."""
+    recipe = history["recipe"]
+    command = "`python -m dragnb.clay.training"
+    if not is_of_a_card(history):
+        return f"""{command} all` on a CPU,
+{command} all --recipe gpu` on a GPU (longer, on pictures drawn on the fly)"""
+    usual = dataclasses.asdict(Plan())
+    changed = {k: v for k, v in recipe.items() if k != "seconds" and usual.get(k) != v}
+    words = " ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in changed.items())
+    return f"{command} gpu --seconds {recipe['seconds']:g} --set {words}` on a card"
+
+
 def text(history, found, hardware, model):
     """The card, in Markdown."""
-    recipe, (rows, told) = history["recipe"], quality(found)
+    recipe, (rows, told), world = history["recipe"], quality(found), world_of(history)
     parts = "\n".join(f"| {name} | {count / 1e6:.2f} M |" for name, count in sizes(model).items())
-    drawn = (
-        f"{recipe['pictures']:,} pictures drawn once" if recipe["pictures"] else "pictures drawn on the fly"
-    )
+    patterns = "patterns, " if world > 1 else ""
+    second = ", of the world's second version" if world > 1 else ""
+    folder = f" --folder data/models/{model.name}" if world > 1 else ""
+    title = "# The clay model" + (", for the world's second version as well" if world > 1 else "")
     return f"""---
 license: apache-2.0
 library_name: diffusers
 pipeline_tag: text-to-image
 ---
-# The clay model
+{title}
 
 Stable Diffusion 1's architecture (ε-prediction, scaled-linear noise, 4 latent channels at 1/8), only small, trained
 from nothing on the procedural clay world of `dragnb.clay`: no picture and no weight comes from elsewhere. It is made
@@ -262,8 +305,8 @@ for teaching and measuring point drags offline; it knows twelve kinds of clay fi
 {parts}
 
 ## Data
-{drawn} (seeds 0 to {recipe["pictures"] - 1 if recipe["pictures"] else HELDOUT_SEED - 1}), 256 x 256, with captions that
-name kind, colours, ground and sky. Held out: seeds from {HELDOUT_SEED}; those from 900000 are
+{drawn(history)}, 256 x 256, with captions that
+name kind, colours, {patterns}ground and sky. Held out: seeds from {HELDOUT_SEED}; those from 900000 are
 ClayBench's: nothing is trained or tuned on them.
 
 ## Training
@@ -272,15 +315,14 @@ On {hardware}; torch {history["torch"]}.
   {history["autoencoder"]["seconds"] / 60:.0f} minutes.
 {unet_training(history)}
 
-All settings: `training.json`. Again: `python -m dragnb.clay.training all` on a CPU,
-`python -m dragnb.clay.training all --recipe gpu` on a GPU (longer, on pictures drawn on the fly).
+All settings: `training.json`. Again: {again(history)}.
 
 The losses, of the autoencoder and of the last go of the U-Net:
 
 ![loss curves](curves.png)
 
-## Quality, on seeds never trained on
-`python tools/model_card.py --measure`, by the paper's method (profile "clay",
+## Quality, on seeds never trained on{second}
+`python tools/model_card.py --measure{folder}`, by the paper's method (profile "clay",
 a fine-tune of {found["settings"]["lora_steps"]} steps):
 
 | what | measured | bar | |
@@ -294,7 +336,7 @@ Reconstructions (above: held-out pictures, below: encoded and decoded):
 ![reconstructions](reconstructions.png)
 
 Samples of plain diffusers, 50 DDIM steps, guidance 3, one per kind, seed 0, none left out; the first prompt is
-"{captions()[0]}":
+"{captions(world)[0]}":
 
 ![samples](samples.png)
 
@@ -317,12 +359,13 @@ def main(argv=None):
     hardware = args.hardware or hardware_of(history)
     if not hardware:
         p.error("--hardware: training.json does not say what the model was trained on; say it here")
+    world = world_of(history)
     if args.measure:
-        measure(args.folder, args.out, profile("clay"), args.tasks, args.pictures, args.jobs)
+        measure(args.folder, args.out, profile("clay"), args.tasks, args.pictures, args.jobs, world)
     found, model = json.loads((args.folder / "evaluation.json").read_text()), sd.load(str(args.folder))
     curves(history, args.folder / "curves.png")
-    reconstructions(model, args.folder / "reconstructions.png")
-    samples(args.folder, args.folder / "samples.png")
+    reconstructions(model, args.folder / "reconstructions.png", world)
+    samples(args.folder, args.folder / "samples.png", world)
     with replacing(args.folder / "README.md", ours=is_card) as temp:
         temp.write_text(text(history, found, hardware, model), encoding="utf-8")
     print(f"written: {args.folder / 'README.md'}")

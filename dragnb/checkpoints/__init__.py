@@ -8,6 +8,7 @@ that cannot be read; `source` is a model as it was asked for.
 
 from dragnb.checkpoints.hashes import fingerprint
 from dragnb.checkpoints.places import (
+    BUNDLED,
     CONVERT,
     HUB_NAMES,
     PARTS,
@@ -27,6 +28,7 @@ from dragnb.checkpoints.sdxl import is_sdxl
 from dragnb.checkpoints.source import Source, check_laid_over, quiet, read_parts, resolve
 
 __all__ = [
+    "BUNDLED",
     "CONVERT",
     "HUB_NAMES",
     "PARTS",

@@ -1,7 +1,8 @@
-"""Where a model is found: the bundled one, a folder, a file, the hub, its cache, or a pasted address."""
+"""Where a model is found: a bundled one, a folder, a file, the hub, its cache, or a pasted address."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from dragnb.store import recover
 PARTS = ("unet", "vae", "text_encoder")
 SECOND_ENCODER = "text_encoder_2"  # of an SDXL
 ALL_PARTS = (*PARTS, SECOND_ENCODER)
+BUNDLED = ("clay", "clay2")  # clay2 knows the clay world's second version as well
 HUB_NAMES = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
@@ -55,17 +57,17 @@ def data_file(name: str) -> Path:
     raise InputError(f"data/{name} did not come with this dragnb at {PACKAGE}; install it again, or clone it")
 
 
-def clay_folder() -> Path:
-    """Where the bundled model lies: $DRAGNB_MODELS/clay, or the data that comes with dragnb."""
+def clay_folder(name: str = "clay") -> Path:
+    """Where a bundled model lies: $DRAGNB_MODELS/NAME, or the data that comes with dragnb."""
     roots = [PACKAGE.parent / "data" / "models", PACKAGE / "data" / "models"]
     if os.environ.get("DRAGNB_MODELS"):
         roots.insert(0, Path(os.environ["DRAGNB_MODELS"]).expanduser())
     for root in roots:
-        if (root / "clay" / "model_index.json").exists():
-            return root / "clay"
-    places = " or ".join(str(root / "clay") for root in roots)
-    remedy = "install dragnb again, or set DRAGNB_MODELS to the folder that holds clay/"
-    raise refusal("clay", f"is missing: no model_index.json under {places}; {remedy}")
+        if (root / name / "model_index.json").exists():
+            return root / name
+    places = " or ".join(str(root / name) for root in roots)
+    remedy = f"install dragnb again, or set DRAGNB_MODELS to the folder that holds {name}/"
+    raise refusal(name, f"is missing: no model_index.json under {places}; {remedy}")
 
 
 def find(model: str | os.PathLike, half: bool = False) -> tuple[Path, str]:
@@ -75,15 +77,15 @@ def find(model: str | os.PathLike, half: bool = False) -> tuple[Path, str]:
     """
     text = os.fspath(model).strip()
     path = Path(text).expanduser()
-    if text == "clay":
-        return clay_folder(), "clay"
+    if text in BUNDLED:
+        return clay_folder(text), text
     if text.lower().endswith(PICKLES):
         raise refusal(text, f"is a pickle and is refused: {CONVERT}")
     recover(path)
     if path.is_dir():
         path = snapshot(path) or path
-        ours = (path / "unet").is_dir() and _is_clay(path)
-        return path.resolve(), "clay" if ours else text
+        ours = _bundled(path) if (path / "unet").is_dir() else None
+        return path.resolve(), ours or text
     if path.is_file():
         return path.resolve(), text
     if (hub := hub_id(text)) is None:
@@ -91,11 +93,13 @@ def find(model: str | os.PathLike, half: bool = False) -> tuple[Path, str]:
     return from_hub(hub, text, half), text
 
 
-def _is_clay(path: Path) -> bool:
-    try:
-        return path.resolve() == clay_folder().resolve()
-    except InputError:
-        return False
+def _bundled(path: Path) -> str | None:
+    """The name of the bundled model that lies there."""
+    for name in BUNDLED:
+        with contextlib.suppress(InputError):
+            if path.resolve() == clay_folder(name).resolve():
+                return name
+    return None
 
 
 def _unknown(text: str, path: Path) -> InputError:
@@ -106,7 +110,7 @@ def _unknown(text: str, path: Path) -> InputError:
     if "://" in text:
         return refusal(text, "is no address of the hub; download the file and give its path")
     others = "or a hub id 'owner/name', a diffusers folder, a .safetensors file"
-    return refusal(text, f"is unknown{did_you_mean(text, ['clay', *HUB_NAMES])}; {others}")
+    return refusal(text, f"is unknown{did_you_mean(text, [*BUNDLED, *HUB_NAMES])}; {others}")
 
 
 def hub_id(text: str) -> HubId | None:
@@ -204,7 +208,7 @@ def side(model: str | os.PathLike) -> int | None:
     if text in HUB_NAMES or text.lower().endswith(".safetensors"):
         return SDXL_SIDE if text == "sdxl" else SD15_SIDE
     try:
-        folder = clay_folder() if text == "clay" else Path(text).expanduser()
+        folder = clay_folder(text) if text in BUNDLED else Path(text).expanduser()
         unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
         return side_of(unet, vae)
     except (InputError, OSError, KeyError, TypeError, ValueError):

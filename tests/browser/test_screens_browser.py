@@ -143,12 +143,12 @@ def test_every_screen_before_during_and_after_a_drag(screen):
     whole()
     press(page, "Run")
     page.until(lambda: page.ask("getattr(studio.session.progress.get('drag'), 'i', 0)") > 3)
+    run, bar = (  # at once: the drag does not wait
+        page.page.locator(f".jp-OutputArea {css}").bounding_box() for css in (".dragnb-run", "progress")
+    )
     whole()
     page.shot(f"screen-{page.screen}-3-running")
     whole()
-    run, bar = (
-        page.page.locator(f".jp-OutputArea {css}").bounding_box() for css in (".dragnb-run", "progress")
-    )
     near = bar["y"] - run["y"] - run["height"] if page.screen in ("phone", "small") else 0
     assert near < 60, "how it goes is seen where Run was pressed"
     page.until(lambda: page.ask("[len(studio.session.snapshots), studio.session.busy]") == [1, ""])

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from dragnb import sd
+from dragnb.checkpoints import BUNDLED
 from dragnb.clay.scene import sample
 from dragnb.clay.training import data, gpu, loop, measure, steps
 from dragnb.clay.training.__main__ import changed, main
@@ -274,7 +275,7 @@ def test_a_unet_that_cannot_be_compiled_in_time_trains_as_it_is(fault, monkeypat
     made, said = build("smoke"), []
     modules = torch.nn.ModuleDict({"unet": made.unet, "text_encoder": made.text_encoder})
     run = SimpleNamespace(
-        plan=gpu.Plan(seconds=10, compile_until=0.1, unet_batch=2), cuda=True, device=torch.device("cpu"),
+        plan=gpu.Plan(seconds=10, compile=True, compile_until=0.1, unet_batch=2), cuda=True, device=torch.device("cpu"),
         clock=lambda: 0.0, half=contextlib.nullcontext, say=lambda *words: said.append(" ".join(words)),
     )  # fmt: skip
     backward = steps.Backward(run, modules, "epsilon")
@@ -318,18 +319,22 @@ needs_model = pytest.mark.skipif(
 
 
 @needs_model
-def test_the_shipped_model_is_small_and_bears_its_card():
-    weights_mb = sum(f.stat().st_size for f in SHIPPED.rglob("*.safetensors")) / 2**20
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_shipped_model_is_small_and_bears_its_card(name):
+    folder = SHIPPED.with_name(name)
+    weights_mb = sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 2**20
     assert weights_mb <= 48
-    card, found = (SHIPPED / "README.md").read_text(), json.loads((SHIPPED / "evaluation.json").read_text())
+    card, found = (folder / "README.md").read_text(), json.loads((folder / "evaluation.json").read_text())
     for name in ("autoencoder_psnr", "roundtrip_psnr", "moved", "rest_psnr"):
         assert str(found["summary"][name]) in card, f"the card does not show {name}"
 
 
 @needs_model
-def test_the_shipped_autoencoder_keeps_held_out_pictures():
-    found = json.loads((SHIPPED / "evaluation.json").read_text())["summary"]["autoencoder_psnr"]
-    figures = list(measure.autoencoder_psnr(sd.load("clay"), 12))
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_shipped_autoencoder_keeps_held_out_pictures(name):
+    evaluation = json.loads((SHIPPED.with_name(name) / "evaluation.json").read_text())
+    found = evaluation["summary"]["autoencoder_psnr"]
+    figures = list(measure.autoencoder_psnr(sd.load(name), 12, evaluation.get("world", 1)))
     mean = {name: np.mean([figure[name] for figure in figures]) for name in ("whole", "figure", "backdrop")}
     assert mean["whole"] == pytest.approx(found, abs=1.5)
     assert mean["figure"] < mean["whole"] < mean["backdrop"], "the backdrop is nearly flat"

@@ -15,6 +15,7 @@ from dragnb.ui.panels.loading import LoadingPanel
 
 MODELS = [
     ("bundled (clay only)", "clay"),
+    ("bundled 2 (clay with patterns)", "clay2"),
     ("Stable Diffusion 1.5", "sd15"),
     ("folder, file or hub id", ""),
 ]
