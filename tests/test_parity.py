@@ -71,7 +71,7 @@ def test_picture_prompt_and_inversion(both):
     assert ours.task.prompt == str(public["prompt"])
     assert prepared.ts[0] == public["t"]
     assert parted(prepared.cond, public["cond"])[0] < 5e-6
-    assert parted(prepared.zs[public["level_index"]], public["inverted"])[0] < 1e-3  # 2e-4 on some processors
+    assert parted(prepared.zs[public["level_index"]], public["inverted"])[0] < 5e-4  # 2e-4 on some processors
 
 
 def test_points_and_mask_become_the_same_cells(both):
@@ -109,7 +109,7 @@ def test_every_iteration_of_the_drag(both):
     np.testing.assert_allclose(held, public["mask_loss"], rtol=1e-2, atol=1e-2)
     for k, z in zip(public["z_index"], public["z"], strict=True):
         most, mean = parted(ours.states[k].z[0], z)
-        assert most < (2e-2 if k >= 10 else 1e-3), f"after {k} updates a value parts by {most:.1e}"
+        assert most < (2e-2 if k >= 10 else 5e-4), f"after {k} updates a value parts by {most:.1e}"
         assert mean < 1e-4, f"after {k} updates values part by {mean:.1e} in the mean"
 
 

@@ -304,9 +304,8 @@ def test_dragnb_models_says_where_clay_lies(folder, monkeypatch):
     folder.rename(folder.parent / "clay")
     monkeypatch.setenv("DRAGNB_MODELS", str(folder.parent))
     assert checkpoints.clay_folder() == folder.parent / "clay"
-    assert (
-        checkpoints.clay_folder("clay2").name == "clay2"
-    )  # where only the other one is there, what comes with it
+    # the other one, which is not there, comes with dragnb
+    assert checkpoints.clay_folder("clay2").name == "clay2"
 
 
 def test_no_network_is_a_clear_error(tmp_path, monkeypatch):

@@ -398,3 +398,8 @@ def test_the_shipped_cards_are_what_the_tool_writes(name):
 
     assert (folder / "README.md").read_text() == card and model_card.is_card(folder / "README.md")
     assert found.get("world", 1) == model_card.world_of(history)
+
+
+def test_a_readme_of_ones_own_is_no_card(tmp_path):
+    (tmp_path / "README.md").write_text("\n# The clay modelling course\n")
+    assert not model_card.is_card(tmp_path / "README.md")

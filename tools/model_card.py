@@ -45,6 +45,7 @@ FULL, BACK, WARPED = "full", "there and back", "warp_inpaint"
 PLACE = suited("clay").t, suited("clay").block  # the folder is the bundled model's, by whatever path
 DATA = "held-out clay tasks"
 COLUMNS = "category way moved oracle_distance rest_psnr roundtrip_psnr truth_psnr seconds".split()
+TITLES = ("# The clay model", "# The clay model, for the world's second version as well")
 BESIDE = 3  # edits in a row of edits.png
 
 
@@ -64,10 +65,8 @@ def measure(folder: Path, out: Path, base, count: int, pictures: int, jobs: int,
     place = sweep.folder(out, settings, model, judge, data=DATA)
     for progress in sweep.run(entries, settings, place, model, judge, jobs=jobs, keep=True, data=DATA):
         print(progress, flush=True)
-    rows, autoencoder = (
-        edits(place, entries),
-        pandas.DataFrame(autoencoder_psnr(sd.load(model), pictures, world)),
-    )
+    rows = edits(place, entries)
+    autoencoder = pandas.DataFrame(autoencoder_psnr(sd.load(model), pictures, world))
     found = {"summary": summary(autoencoder, rows), "bars": BARS, "pictures": pictures, "world": world}
     found |= {"edits": json.loads(rows.to_json(orient="records")), "settings": settings[FULL].as_dict()}
     table = sweep.table(place)
@@ -86,7 +85,8 @@ def is_evaluation(path: Path) -> bool:
 
 def is_card(path: Path) -> bool:
     """Is this a card that `text` wrote?"""
-    return "\n# The clay model" in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    return any(f"\n{title}\n" in text for title in TITLES)
 
 
 def kept(place: Path, entry: Entry, setting: str) -> np.ndarray:
@@ -144,7 +144,7 @@ def curves(history, path):
     """Both loss curves, drawn to a PNG."""
     fig = Figure(figsize=(8, 2.8), layout="constrained")
     labels = {"autoencoder": "squared error, pixels in [-1, 1]", "unet": "ε error"}
-    if is_of_a_card(history):
+    if by_the_clock(history):
         labels = {"autoencoder": "loss of a step", "unet": "loss of a step"}
     for ax, (name, label) in zip(fig.subplots(1, 2), labels.items(), strict=True):
         steps, losses = zip(*history[name]["curve"], strict=True)
@@ -153,7 +153,7 @@ def curves(history, path):
     viz.save(fig, path.parent, path.stem, dpi=80)
 
 
-def is_of_a_card(history: dict) -> bool:
+def by_the_clock(history: dict) -> bool:
     """Was a model trained by the clock, by `training gpu`?"""
     return "seconds" in history["recipe"]
 
@@ -244,13 +244,14 @@ content's place to the target: {s["mean_distance"]} px, of {s["mean_way"]} px to
 
 def pictures(found):
     """The edits as pictures, each method's with how many succeed."""
-    count, success = len(found["edits"]), found["success"]
+    count = len(found["edits"])
+    success = {k: f"{n} succeed{'s' if n == 1 else ''}" for k, n in found["success"].items()}
     return f"""The {count} edits by the default of `dragnb.edit`, which moves pixels and has this model paint what
-that uncovers (`warp_inpaint`); {success[WARPED]} succeed by `clay.judge` (each: before, edit, true picture after):
+that uncovers (`warp_inpaint`); {success[WARPED]} by `clay.judge` (each: before, edit, true picture after):
 
 ![edits](edits.png)
 
-The same by DragDiffusion itself, which has this model redraw all that is in the mask; {success[FULL]} succeed:
+The same by DragDiffusion itself, which has this model redraw all that is in the mask; {success[FULL]}:
 
 ![edits by the paper's method](edits_paper.png)
 """
@@ -259,7 +260,7 @@ The same by DragDiffusion itself, which has this model redraw all that is in the
 def drawn(history):
     """What pictures a model was trained on, and of which seeds."""
     recipe = history["recipe"]
-    if is_of_a_card(history):
+    if by_the_clock(history):
         both = " of both versions of the world in turn" if recipe["older"] else ""
         count = history["pictures"]
         return f"{count:,} pictures{both}, drawn while it trained (seeds 0 to {count - 1})"
@@ -272,7 +273,7 @@ def again(history):
     """The command that trains such a model, as Markdown."""
     recipe = history["recipe"]
     command = "`python -m dragnb.clay.training"
-    if not is_of_a_card(history):
+    if not by_the_clock(history):
         return f"""{command} all` on a CPU,
 {command} all --recipe gpu` on a GPU (longer, on pictures drawn on the fly)"""
     usual = dataclasses.asdict(Plan())
@@ -288,13 +289,12 @@ def text(history, found, hardware, model):
     patterns = "patterns, " if world > 1 else ""
     second = ", of the world's second version" if world > 1 else ""
     folder = f" --folder data/models/{model.name}" if world > 1 else ""
-    title = "# The clay model" + (", for the world's second version as well" if world > 1 else "")
     return f"""---
 license: apache-2.0
 library_name: diffusers
 pipeline_tag: text-to-image
 ---
-{title}
+{TITLES[world > 1]}
 
 Stable Diffusion 1's architecture (ε-prediction, scaled-linear noise, 4 latent channels at 1/8), only small, trained
 from nothing on the procedural clay world of `dragnb.clay`: no picture and no weight comes from elsewhere. It is made

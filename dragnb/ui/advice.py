@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dragnb import doubts, sd
-from dragnb.config import PAPER, SUITED, Settings
+from dragnb import checkpoints, doubts, sd
+from dragnb.config import PAPER, Settings
 from dragnb.geometry import Frame
 from dragnb.ui.picks import Picks
 
@@ -37,7 +37,7 @@ def notes(picks: Picks, settings: Settings | None = None, side: int | None = Non
 
 def _on_model(image: np.ndarray, model) -> list[str]:
     """The bundled model has seen rendered clay, which is smooth nearly everywhere; a photograph is not."""
-    if getattr(model, "name", model) not in SUITED or _smooth_part(image) >= SMOOTH_PART:
+    if getattr(model, "name", model) not in checkpoints.BUNDLED or _smooth_part(image) >= SMOOTH_PART:
         return []
     return [
         "the bundled model knows rendered clay figures only, and repaints a photograph as one wherever it may: choose "

@@ -14,8 +14,8 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 
-from dragnb import clay
-from dragnb.config import SUITED, Settings, suited_settings
+from dragnb import checkpoints, clay
+from dragnb.config import Settings, suited_settings
 from dragnb.errors import InputError
 from dragnb.pipeline.generated import Generated
 from dragnb.store.names import safe_stem
@@ -126,7 +126,7 @@ class Studio:
         self.begins, self.progress, self.message = W.HTML(), W.HTML(), W.HTML()
         examples = (
             [panels.Examples(EXAMPLES, _example, self.load_example).widget]
-            if settings.models.value in SUITED
+            if settings.models.value in checkpoints.BUNDLED
             else []
         )
         made = fold("generate a picture", self.generate.widget)

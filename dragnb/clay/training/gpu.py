@@ -2,8 +2,8 @@
 
 Processes draw pictures all along. The autoencoder has the first share of the time; then what is drawn becomes latents,
 and the U-Net trains on them until the end, while new pictures join. So there is a whole model at the end on any card.
-A U-Net has a process of its own from the beginning, which compiles it while the autoencoder trains; those of two
-predictions train side by side.
+A U-Net has a process of its own from the beginning, which compiles it, if that is asked for, while the autoencoder
+trains; those of two predictions train side by side.
 
 Seen whole on an NVIDIA H200 with 16 cores, in 440 s (2026-11, torch 2.11): 3,014 steps of the autoencoder in 112 s,
 then side by side 1,695 steps of 256 latents by AdamW (141 ms each) and 928 by Muon (248 ms); ten processes drew 81,600
@@ -85,11 +85,6 @@ class Run:
         torch.manual_seed(plan.seed)
         torch.set_float32_matmul_precision("high")
 
-    @property
-    def worlds(self) -> tuple[int, ...]:
-        """The versions of the world that are drawn."""
-        return worlds_of(self.plan)
-
     def clock(self) -> float:
         """Seconds since the beginning."""
         return time.time() - self.begun
@@ -170,7 +165,7 @@ def train_unet(plan, out, device, begun, shelf, prediction, optimizer):
     end_with_parent()
     run = Run(plan, out, device, begun, prediction)
     torch.backends.cudnn.benchmark = True
-    made, held = parts.build(plan.size, plan.seed, plan.world), Heldout(plan.heldout, run.worlds)
+    made, held = parts.build(plan.size, plan.seed, plan.world), Heldout(plan.heldout, worlds_of(plan))
     modules = torch.nn.ModuleDict({"unet": made.unet, "text_encoder": made.text_encoder}).train()
     modules = modules.to(run.device, memory_format=torch.channels_last)
     average = copy.deepcopy(modules).requires_grad_(False).eval()
@@ -223,7 +218,7 @@ def train(plan: Plan, out: Path, device: str):
     begun, spawn = time.time(), multiprocessing.get_context("spawn")
     predictions = ("epsilon", "v_prediction") if plan.prediction == "both" else (plan.prediction,)
     run = Run(plan, out, device, begun)
-    with Drawn(plan.pictures, run.worlds, plan.workers) as drawn:
+    with Drawn(plan.pictures, worlds_of(plan), plan.workers) as drawn:
         shelf = Path(drawn.folder.name)
         chosen = zip(predictions, itertools.cycle(plan.optimizer.split(",")), strict=False)
         arguments = [(plan, out, device, begun, shelf, *pair) for pair in chosen]

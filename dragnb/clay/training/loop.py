@@ -299,15 +299,16 @@ def adopt(recipe, out, folder):
     kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
     made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
     made["text_encoder"].resize_token_embeddings(len(parts.build_tokenizer(recipe.world)))
-    vae, record = made.pop("vae"), Path(folder) / "training.json"
+    old, record = made.pop("vae"), Path(folder) / "training.json"
     larger = parts.build_vae(recipe.size)
-    larger.encoder = vae.encoder
-    parts.grown(vae.decoder, larger.decoder)
+    larger.encoder = old.encoder
+    parts.grown(old.decoder, larger.decoder)
+    vae = {"vae": larger}
     before = json.loads(record.read_text()) if record.exists() else {}
-    before["scaling_factor"] = vae.config.scaling_factor  # the one that its U-Net knows
+    before["scaling_factor"] = old.config.scaling_factor  # the one that its U-Net knows
     known = before.get("autoencoder", {"curve": [], "seconds": 0.0})
     step = recipe.vae_steps if recipe.encoder else 0
-    checkpoint(out / "autoencoder.pt", step, known["curve"], known["seconds"], *({"vae": larger},) * 2, {})
+    checkpoint(out / "autoencoder.pt", step, known["curve"], known["seconds"], vae, vae, {})
     checkpoint(out / "unet.pt", 0, [], 0.0, made, made, {})
     with replacing(out / ADOPTED) as temp:
         temp.write_text(json.dumps(before))
