@@ -262,8 +262,8 @@ def drawn(history):
     recipe = history["recipe"]
     if by_the_clock(history):
         both = " of both versions of the world in turn" if recipe["older"] else ""
-        count = history["pictures"]
-        return f"{count:,} pictures{both}, drawn while it trained (seeds 0 to {count - 1})"
+        count, first = history["pictures"], recipe.get("first", 0)
+        return f"{count:,} pictures{both}, drawn while it trained (seeds {first} to {first + count - 1})"
     if recipe["pictures"]:
         return f"{recipe['pictures']:,} pictures drawn once (seeds 0 to {recipe['pictures'] - 1})"
     return f"pictures drawn on the fly (seeds 0 to {HELDOUT_SEED - 1})"

@@ -313,6 +313,55 @@ def test_all_parts_are_trained_within_a_time_by_the_clock(optimizer, prediction,
         assert history["held_out"] == errors[name] and history["recipe"]["optimizer"] == optimizer
 
 
+@pytest.mark.slow
+def test_a_card_goes_on_from_a_finished_model_with_its_autoencoder(finished, tmp_path):
+    start, out = loop.export(SMOKE, finished, tmp_path / "model"), tmp_path / "out"
+    out.mkdir()
+    plan = gpu.Plan(
+        seconds=45, closing=8, size="smoke", start=str(start), first=500, world=2, older=True, pictures=32, workers=1,
+        unet_batch=4, unet_lr=1e-5, save_every=4, heldout=4,
+    )  # fmt: skip
+    gpu.train(plan, out, "cpu")
+    packed = b"".join(piece.read_bytes() for piece in sorted(out.glob("clay-epsilon.tar.*")))
+    tarfile.open(fileobj=io.BytesIO(packed)).extractall(out, filter="data")
+
+    before, after = (sd.load(str(folder), device="cpu") for folder in (start, out / "clay"))
+    same_vae = (
+        torch.equal(a, b) for a, b in zip(before.vae.parameters(), after.vae.parameters(), strict=True)
+    )
+    assert all(same_vae) and before.scaling_factor == after.scaling_factor
+    off = [
+        (a - b).abs().max() for a, b in zip(before.unet.parameters(), after.unet.parameters(), strict=True)
+    ]
+    assert 0 < max(off) < 0.05, "its weights, moved a little"
+    history = json.loads((out / "clay" / "training.json").read_text())
+    first = json.loads((start / "training.json").read_text())
+    assert history["before"]["unet"] == first["unet"] and history["autoencoder"] == first["autoencoder"]
+    assert history["unet"]["steps"] > 0 and history["recipe"]["first"] == 500
+
+
+def test_a_model_of_another_kind_is_not_gone_on_from(finished, tmp_path):
+    start = loop.export(SMOKE, finished, tmp_path / "model")
+    for change, said in (
+        ({"prediction": "v_prediction"}, "prediction: .* has 'epsilon'"),
+        ({"size": "clay"}, "size: the unet of .* is not of size 'clay'; one of clay, wide, smoke"),
+    ):
+        plan = replace(gpu.Plan(size="smoke", start=str(start)), **change)
+        with pytest.raises(InputError, match=said):
+            gpu.train(plan, tmp_path, "cpu")
+
+
+def test_pictures_are_drawn_from_a_seed_on():
+    with data.Drawn(3, (1, 2), workers=1, seed=41) as drawn:
+        while drawn.have < 3:
+            time.sleep(0.05)
+        for place, (seed, version) in enumerate(((41, 2), (42, 1), (43, 2))):
+            np.testing.assert_array_equal(
+                drawn.pictures(place, place + 1)[0], sample(seed, version=version).picture()
+            )
+        assert drawn.captions(0, 1) == [sample(41, version=2).caption]
+
+
 needs_model = pytest.mark.skipif(
     not SHIPPED.exists(), reason="data/models/clay is not there: train it or fetch it"
 )

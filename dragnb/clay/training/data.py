@@ -156,22 +156,22 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class Drawn:
-    """Pictures and captions of seeds 0 to `have` - 1 in memory, while processes go on drawing; a context manager.
+    """Pictures and captions of `have` seeds from `seed` on in memory, while processes go on drawing; a context manager.
 
     worlds    versions of the clay world, in turn by seed
     workers   processes; 0: one less than there are cores
     """
 
-    def __init__(self, count, worlds=(VERSION,), workers=0):
+    def __init__(self, count, worlds=(VERSION,), workers=0, seed=0):
         workers, spawn = workers or max(1, cpu_count() - 1), multiprocessing.get_context("spawn")
         places = [place for place in (Path("/dev/shm"), Path(tempfile.gettempdir())) if place.is_dir()]
         place = max(places, key=lambda place: shutil.disk_usage(place).free)
         count = min(
-            count, HELDOUT_SEED, int(0.8 * shutil.disk_usage(place).free / (256 * 256 * 3 + _CAPTION))
+            count, HELDOUT_SEED - seed, int(0.8 * shutil.disk_usage(place).free / (256 * 256 * 3 + _CAPTION))
         )
         self.folder, self.done = tempfile.TemporaryDirectory(dir=place), spawn.Array("q", workers, lock=False)
         self._pictures, self._captions = _maps(self.folder.name, count, "w+")
-        arguments = [(self.folder.name, count, worlds, self.done, k) for k in range(workers)]
+        arguments = [(self.folder.name, count, worlds, seed, self.done, k) for k in range(workers)]
         self.crew = [spawn.Process(target=_go_on_drawing, args=a, daemon=True) for a in arguments]
 
     def __enter__(self):
@@ -208,12 +208,12 @@ def _maps(folder, count, mode):
     return pictures, np.memmap(Path(folder) / "captions", f"S{_CAPTION}", mode, shape=(count,))
 
 
-def _go_on_drawing(folder, count, worlds, done, k):
+def _go_on_drawing(folder, count, worlds, first, done, k):
     end_with_parent()
     if hasattr(os, "nice"):
         os.nice(10)  # the training waits for a compiler more than for pictures
     pictures, captions = _maps(folder, count, "r+")
-    for seed in range(k, count, len(done)):
-        drawn = scene(seed, worlds)
-        pictures[seed], captions[seed] = drawn.picture(), drawn.caption.encode()
+    for place in range(k, count, len(done)):
+        drawn = scene(first + place, worlds)
+        pictures[place], captions[place] = drawn.picture(), drawn.caption.encode()
         done[k] += 1

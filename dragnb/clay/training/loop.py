@@ -291,27 +291,35 @@ def adopt(recipe, out, folder):
 
     What was done to the model before goes along (`adopted.json`), and into the training.json of what is exported.
     """
-    from diffusers import AutoencoderTiny, UNet2DConditionModel
-    from transformers import CLIPTextModel
-
     if saved_step(out, "unet"):
         raise InputError(f"out: {out} holds a training of its own; adopt a model into an empty folder")
-    kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
-    made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
-    made["text_encoder"].resize_token_embeddings(len(parts.build_tokenizer(recipe.world)))
-    old, record = made.pop("vae"), Path(folder) / "training.json"
-    larger = parts.build_vae(recipe.size)
+    made, before = finished(folder, recipe.world)
+    old, larger = made.pop("vae"), parts.build_vae(recipe.size)
     larger.encoder = old.encoder
     parts.grown(old.decoder, larger.decoder)
     vae = {"vae": larger}
-    before = json.loads(record.read_text()) if record.exists() else {}
-    before["scaling_factor"] = old.config.scaling_factor  # the one that its U-Net knows
     known = before.get("autoencoder", {"curve": [], "seconds": 0.0})
     step = recipe.vae_steps if recipe.encoder else 0
     checkpoint(out / "autoencoder.pt", step, known["curve"], known["seconds"], vae, vae, {})
     checkpoint(out / "unet.pt", 0, [], 0.0, made, made, {})
     with replacing(out / ADOPTED) as temp:
         temp.write_text(json.dumps(before))
+
+
+def finished(folder, world):
+    """A finished model's vae, unet and text_encoder in full precision, with a world's words, and its training.json.
+
+    The scale of the latents that its U-Net knows is added to the latter as `scaling_factor`.
+    """
+    from diffusers import AutoencoderTiny, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
+    made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
+    made["text_encoder"].resize_token_embeddings(len(parts.build_tokenizer(world)))
+    record = Path(folder) / "training.json"
+    before = json.loads(record.read_text()) if record.exists() else {}
+    return made, before | {"scaling_factor": made["vae"].config.scaling_factor}
 
 
 def is_history(path):

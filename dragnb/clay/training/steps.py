@@ -20,10 +20,11 @@ AUTOENCODER = "autoencoder.pt"
 class Encoder:
     """Latents and token numbers of what is drawn, written for the processes that train; then the autoencoder itself."""
 
-    def __init__(self, run, vae, drawn, tokenizer, shelf):
+    def __init__(self, run, vae, drawn, tokenizer, shelf, factor=None):
         self.run, self.vae, self.drawn, self.tokenizer, self.shelf = run, vae, drawn, tokenizer, shelf
         self.count = self.files = 0
-        factor = 1 / self.write().std().item()
+        latents = self.write()
+        factor = factor or 1 / latents.std().item()
         state = {"weights": vae.state_dict(), "factor": factor, "history": run.history}
         with replacing(shelf / AUTOENCODER) as path:
             torch.save(state, path)
