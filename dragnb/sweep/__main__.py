@@ -102,7 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = p.add_subparsers(dest="command", required=True)
     add = commands.add_parser("run", help="do what is still to be done").add_argument
-    add("--data", required=True, help='"clay", or a folder or zip of DragBench, Drag100 or drag files')
+    add(
+        "--data",
+        required=True,
+        help='"clay" or "clay-v2" (ClayBench), or a folder or zip of DragBench, Drag100 or drag files',
+    )
     add(
         "--settings",
         nargs="+",
@@ -162,7 +166,7 @@ def _run(args) -> int:
             client = stack.enter_context(_client(args.dask))
         progress = None
         line = _Line()
-        settings = grid(args.settings, args.model, args.data == "clay")
+        settings = grid(args.settings, args.model, args.data in grids.CLAY)
         for progress in sweep.run(
             samples, grids.fitted(settings, samples, args.fit), args.out, model, judge,
             jobs=args.jobs, client=client, resources={"GPU": args.gpus} if args.gpus else None,

@@ -18,6 +18,7 @@ from dragnb.geometry import Frame
 from dragnb.sweep import datasets
 
 FULL = "full"
+CLAY = {"clay": 1, "clay-v2": 2}  # ClayBench, of each version of the clay world
 AXES = {  # what an ablation changes, one at a time; the first three are the paper's own
     "strength": (0.2, 0.4, 0.6, 0.7, 0.8, 1.0),  # t = 10, 20, 30, 35, 40, 50 of 50
     "lora_steps": (0, 20, 40, 60, 80, 100),
@@ -30,9 +31,9 @@ AXES = {  # what an ablation changes, one at a time; the first three are the pap
 
 
 def samples(data: str, limit: int | None = None) -> tuple[tuple, tuple, str]:
-    """(samples, problems, what they are in words) of "clay" (ClayBench) or of a benchmark's folder or zip."""
-    if data == "clay":
-        return clay.bench()[:limit], (), f"ClayBench {claybench.VERSION} {claybench.digest()[:16]}"
+    """(samples, problems, what they are in words) of a ClayBench (a key of CLAY) or of a benchmark's folder or zip."""
+    if version := CLAY.get(data):
+        return clay.bench(version)[:limit], (), f"ClayBench {version} {claybench.digest(version)[:16]}"
     benchmark = datasets.read(data)
     return benchmark.samples[:limit], benchmark.problems, Path(data).resolve().name
 

@@ -13,6 +13,7 @@ from dragnb import sweep
 from dragnb.errors import InputError
 from dragnb.metrics import judge
 from dragnb.store.files import SIGNATURE, replacing, signed
+from dragnb.sweep import grids
 from dragnb.sweep.records import about, begins_with, read, write_table
 
 EXECUTED = "report.ipynb"
@@ -44,7 +45,9 @@ def report(out: str | os.PathLike, data: str = "clay") -> Path:
         raise InputError(
             f"report: {notebook} is not there; run it in the repository, where the notebooks are"
         )
-    page, book = _page(out, notebook, _head(out, rows), data if data == "clay" else str(Path(data).resolve()))
+    page, book = _page(
+        out, notebook, _head(out, rows), data if data in grids.CLAY else str(Path(data).resolve())
+    )
     with replacing(out / "report.html", ours=signed) as temp, replacing(out / EXECUTED, ours=signed) as code:
         temp.write_text(f"{page.rstrip()}\n<!-- {SIGNATURE} -->\n", encoding="utf-8")
         code.write_text(book, encoding="utf-8")
@@ -113,7 +116,7 @@ def _page(out: Path, notebook: Path, head: str, data: str) -> tuple[str, str]:
         made.metadata = {"kernelspec": made.metadata.kernelspec, "dragnb": SIGNATURE}
         for cell in made.cells:
             cell.metadata.pop("papermill", None)
-        places = {str(out): ".", folder: "."} | ({} if data == "clay" else {data: Path(data).name})
+        places = {str(out): ".", folder: "."} | ({} if data in grids.CLAY else {data: Path(data).name})
         return page, _without(nbformat.writes(made), places)
 
 

@@ -88,3 +88,10 @@ def test_dragbench_is_dragged_at_the_public_codes_width_unless_another_fit_is_as
     assert grids.fitted(grid, [*samples, object()]) == grid, "a mixture is no DragBench"
     assert grids.fitted(grid, samples, "longer") == grid
     assert grids.fitted(grid, [object()], "native")["full"].fit == "native"
+
+
+def test_claybench_is_known_by_name_in_each_version_of_the_world():
+    for name, version in grids.CLAY.items():
+        samples, problems, told = grids.samples(name, 3)
+        assert len(samples) == 3 and not problems and told.startswith(f"ClayBench {version} ")
+        assert all(sample.version == version and sample.seed >= 900_000 for sample in samples)

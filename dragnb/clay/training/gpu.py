@@ -3,8 +3,8 @@
 Processes draw pictures all along. The autoencoder has the first share of the time; then what is drawn becomes latents,
 and the U-Net trains on them until the end, while new pictures join. So there is a whole model at the end on any card.
 A U-Net has a process of its own from the beginning, which compiles it, if that is asked for, while the autoencoder
-trains; those of two predictions train side by side. `--set start=FOLDER` keeps a finished model's autoencoder and trains its
-U-Net on, with all of the time.
+trains; those of two predictions train side by side. `--set start=FOLDER` keeps a finished model's autoencoder and
+trains its U-Net on, with all of the time.
 
 Seen whole on an NVIDIA H200 with 16 cores, in 440 s (2026-11, torch 2.11): 3,014 steps of the autoencoder in 112 s,
 then side by side 1,695 steps of 256 latents by AdamW (141 ms each) and 928 by Muon (248 ms); ten processes drew 81,600
