@@ -26,6 +26,9 @@ SPECK = 12  # pixels at LOOK: what is smaller is noise
 REACH = 8.0  # px: a handle that is farther from all that was found is on no object
 GAP = 4.0  # px: parts of one object may be so far apart
 ANCHORS = 64  # places of what is held that hold it
+CLOSED = (
+    6.0  # px: a gap of the mask so narrow, and any hole in it, holds nothing: what it leaves out goes along
+)
 SOFTER = 3  # times that `near` is doubled
 LOST = 0.02  # share of an object that may be moved out of the mask, where it is not seen
 STEP = 4.0  # px between the places at which the field is worked out
@@ -60,9 +63,10 @@ def carry(task: DragTask, near: float = 0.25, hold: float = 4.0, region: np.ndar
     """
     width, height = task.size
     free = np.ones((height, width), bool) if task.free else task.mask
+    room = _closed(free)
     found = figure(task.image) if region is None else region
-    region = object_at_handles(found & free, task) if region is None else region & free
-    still = found & ~free
+    region = object_at_handles(found & room, task) if region is None else region & room
+    still = found & ~room
     if not region.any():  # the handles are on no object: all of the mask moves, held at its rim
         region, still = free, ~free if not free.all() else _rim(free.shape)
     for _ in range(SOFTER + 1):  # the most rigid motion that the mask has room for
@@ -205,6 +209,14 @@ def _read(image: np.ndarray, at) -> np.ndarray:
         for c in range(3)
     ]
     return np.stack(layers, -1)
+
+
+def _closed(mask: np.ndarray) -> np.ndarray:
+    """A mask without its holes and narrow gaps."""
+    radius = CLOSED * _unit(mask) / 2
+    edge = int(np.ceil(radius)) + 1  # a gap at the picture's border is no narrow one
+    grown = _grown(np.pad(mask, edge), radius)
+    return ndimage.binary_fill_holes(~_grown(~grown, radius))[edge:-edge, edge:-edge] | mask
 
 
 def _unit(picture: np.ndarray) -> float:

@@ -71,6 +71,19 @@ def test_what_lies_outside_the_mask_holds_the_object_as_a_joint_does():
     assert 46 < centre < 56, "the head went along"
 
 
+def test_a_hole_or_a_slit_of_the_mask_does_not_hold_the_object():
+    """Masks are painted with gaps; an object that is moved does not turn about one."""
+    picture, mask = scene(), disc(52, 48, 34)
+    whole = carry(DragTask(picture, [[34, 48]], [[58, 48]], mask))
+    mask[44:53, 44:53] = mask[46:48, 20:52] = False
+    found = carry(DragTask(picture, [[34, 48]], [[58, 48]], mask))
+    assert (found.image[~mask] == picture[~mask]).all(), "what is not masked stays, in a hole as elsewhere"
+    assert (found.region == whole.region).all()
+    both = mask & disc(64, 48, 13)
+    assert np.abs(found.image[both].astype(int) - DISC).max() < 40, "and the disc is whole where it went"
+    assert (found.image[mask] == whole.image[mask]).mean() > 0.9
+
+
 def test_an_object_is_not_pushed_out_of_the_mask():
     """Only its middle may change, so what goes with the handle is less than the whole."""
     picture = scene(48, 48, 30)
