@@ -26,9 +26,8 @@ SPECK = 12  # pixels at LOOK: what is smaller is noise
 REACH = 8.0  # px: a handle that is farther from all that was found is on no object
 GAP = 4.0  # px: parts of one object may be so far apart
 ANCHORS = 64  # places of what is held that hold it
-CLOSED = (
-    6.0  # px: a gap of the mask so narrow, and any hole in it, holds nothing: what it leaves out goes along
-)
+CLOSED = 6.0  # px: width of the gaps of a mask; any hole in it is one too
+ABOUT = 6.0  # degrees: nothing is turned farther about a gap of the mask; then what it leaves out goes along
 SOFTER = 3  # times that `near` is doubled
 LOST = 0.02  # share of an object that may be moved out of the mask, where it is not seen
 STEP = 4.0  # px between the places at which the field is worked out
@@ -63,8 +62,9 @@ def carry(task: DragTask, near: float = 0.25, hold: float = 4.0, region: np.ndar
     """
     width, height = task.size
     free = np.ones((height, width), bool) if task.free else task.mask
-    room = _closed(free)
     found = figure(task.image) if region is None else region
+    gaps = found & _closed(free) & ~free
+    room = free | gaps if gaps.any() and _turn(task, gaps) > ABOUT else free
     region = object_at_handles(found & room, task) if region is None else region & room
     still = found & ~room
     if not region.any():  # the handles are on no object: all of the mask moves, held at its rim
@@ -209,6 +209,13 @@ def _read(image: np.ndarray, at) -> np.ndarray:
         for c in range(3)
     ]
     return np.stack(layers, -1)
+
+
+def _turn(task: DragTask, about: np.ndarray) -> float:
+    """Degrees that the handles go around the middle of a region."""
+    middle = np.argwhere(about).mean(0)[::-1]
+    start, end = (complex(*(points.mean(0) - middle)) for points in (task.handles, task.targets))
+    return abs(np.degrees(np.angle(end * start.conjugate())))
 
 
 def _closed(mask: np.ndarray) -> np.ndarray:

@@ -84,6 +84,16 @@ def test_a_hole_or_a_slit_of_the_mask_does_not_hold_the_object():
     assert (found.image[mask] == whole.image[mask]).mean() > 0.9
 
 
+def test_a_hole_of_the_mask_holds_what_is_pressed_towards_it():
+    picture = scene(48, 30, 14)
+    picture[30:90, 44:53] = DISC  # a stem
+    mask = disc(48, 48, 46)
+    mask[62:88, 45:52] = False
+    found = carry(DragTask(picture, [[48, 24]], [[48, 38]], mask))
+    moved = np.abs(found.image.astype(int) - DISC).sum(-1) < 60
+    assert not moved[:26].any() and moved[36:90, 46:51].all(), "the head came down, the stem became shorter"
+
+
 def test_an_object_is_not_pushed_out_of_the_mask():
     """Only its middle may change, so what goes with the handle is less than the whole."""
     picture = scene(48, 48, 30)
