@@ -63,27 +63,18 @@ def carry(task: DragTask, near: float = 0.25, hold: float = 4.0, region: np.ndar
     width, height = task.size
     free = np.ones((height, width), bool) if task.free else task.mask
     found = figure(task.image) if region is None else region
-    gaps = found & _closed(free) & ~free
-    room = free | gaps if gaps.any() and _turn(task, gaps) > ABOUT else free
-    region = object_at_handles(found & room, task) if region is None else region & room
-    still = found & ~room
-    if not region.any():  # the handles are on no object: all of the mask moves, held at its rim
-        region, still = free, ~free if not free.all() else _rim(free.shape)
-    for _ in range(SOFTER + 1):  # the most rigid motion that the mask has room for
-        source = _source(task, region, still, near, hold)
-        at = source[..., 1], source[..., 0]
-        if _shown(region, at)[~free & ~found].sum() <= LOST * region.sum():
+    for part, still, at in _motions(task, found, free, region, near, hold):
+        joint = still & _grown(part, JOINT * _unit(part))
+        if _shown(part, at)[~free & ~found].sum() <= LOST * part.sum():
             break
-        near *= 2
-    joint = still & _grown(region, JOINT * _unit(region))
-    shown = _shown(region | joint, at) * free  # no edge is seen where the mask cuts the object
+    shown = _shown(part | joint, at) * free  # no edge is seen where the mask cuts the object
     moved = _read(task.image, at)
-    hole = _grown(region, RIM * _unit(region)) & free & ~still
+    hole = _grown(part, RIM * _unit(part)) & free & ~still
     behind = _filled(task.image, hole, hole | found)
     image = behind + shown[..., None] * (moved - behind)
     kept = np.where(free, shown, 1.0)
     image = np.where(free[..., None], image, task.image)
-    return Carried(image.round().clip(0, 255).astype(np.uint8), kept.astype(np.float32), region)
+    return Carried(image.round().clip(0, 255).astype(np.uint8), kept.astype(np.float32), part)
 
 
 def figure(image: np.ndarray) -> np.ndarray:
@@ -147,6 +138,21 @@ def rigid(places: np.ndarray, ends: np.ndarray, starts: np.ndarray, weights: np.
                 for part, other in ((along, 1.0), (across, 0.0)))  # fmt: skip
     x, y = (places - end).T
     return np.stack([cos * x - sin * y, sin * x + cos * y], -1) + start
+
+
+def _motions(task: DragTask, found, free, region, near: float, hold: float):
+    """Yield what moves, what holds it, and the (rows, columns) that pixels are read at: the most rigid motion first,
+    softer ones for a mask that has no room for it."""
+    gaps = found & _closed(free) & ~free
+    along = gaps.any() and _turn(task, gaps) > ABOUT
+    for room in (free | gaps, free) if along else (free,):
+        part = object_at_handles(found & room, task) if region is None else region & room
+        still = found & ~room
+        if not part.any():  # the handles are on no object: all of the mask moves, held at its rim
+            part, still = free, ~free if not free.all() else _rim(free.shape)
+        for softer in range(SOFTER + 1 if still.any() else 1):
+            source = _source(task, part, still, near * 2**softer, hold)
+            yield part, still, (source[..., 1], source[..., 0])
 
 
 def _source(task: DragTask, region, still, near: float, hold: float) -> np.ndarray:
