@@ -55,6 +55,10 @@ class Carried:
 def carry(task: DragTask, near: float = 0.25, hold: float = 4.0, region: np.ndarray | None = None) -> Carried:
     """A DragTask's object, moved from its handles to their targets.
 
+    What of the object lies outside the mask holds it. What a hole or narrow gap of the mask leaves out holds it only
+    where the drag does not turn it about the gap, or the mask has no room for all of it. Outside the mask no pixel
+    changes.
+
     near    distances to a handle count this much: the lower, the more of the object goes as the handle goes; it is
             doubled where so much would go that the object left the mask
     hold    weight of the object's part outside the mask, which stays, against one handle's

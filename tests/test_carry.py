@@ -94,6 +94,13 @@ def test_a_hole_of_the_mask_holds_what_is_pressed_towards_it():
     assert not moved[:26].any() and moved[36:90, 46:51].all(), "the head came down, the stem became shorter"
 
 
+def test_a_hole_holds_where_the_mask_has_no_room_for_the_whole_object():
+    hole = disc(40, 40, 4)
+    for mask, along in ((disc(46, 48, 34), True), (disc(40, 48, 17) | disc(46, 62, 12), False)):
+        task = DragTask(scene(), [[40, 60]], [[54, 60]], mask & ~hole)
+        assert carry(task).region[40, 40] == along
+
+
 def test_an_object_is_not_pushed_out_of_the_mask():
     """Only its middle may change, so what goes with the handle is less than the whole."""
     picture = scene(48, 48, 30)
