@@ -67,10 +67,11 @@ def carry(task: DragTask, near: float = 0.25, hold: float = 4.0, region: np.ndar
     width, height = task.size
     free = np.ones((height, width), bool) if task.free else task.mask
     found = figure(task.image) if region is None else region
-    for part, still, at in _motions(task, found, free, region, near, hold):
-        joint = still & _grown(part, JOINT * _unit(part))
+    for motion in _motions(task, found, free, region, near, hold):
+        part, still, at = motion
         if _shown(part, at)[~free & ~found].sum() <= LOST * part.sum():
             break
+    joint = still & _grown(part, JOINT * _unit(part))
     shown = _shown(part | joint, at) * free  # no edge is seen where the mask cuts the object
     moved = _read(task.image, at)
     hole = _grown(part, RIM * _unit(part)) & free & ~still

@@ -344,6 +344,7 @@ def test_a_model_of_another_kind_is_not_gone_on_from(finished, tmp_path):
     start = loop.export(SMOKE, finished, tmp_path / "model")
     for change, said in (
         ({"prediction": "v_prediction"}, "prediction: .* has 'epsilon'"),
+        ({"start": str(tmp_path)}, "model: .* holds no finished model; give a folder like data/models/clay"),
         ({"size": "clay"}, "size: the unet of .* is not of size 'clay'; one of clay, wide, smoke"),
     ):
         plan = replace(gpu.Plan(size="smoke", start=str(start)), **change)

@@ -31,8 +31,9 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from dragnb.clay.scene import VERSION
-from dragnb.clay.training import loop, parts
+from dragnb.clay.training import parts
 from dragnb.clay.training.data import Drawn, to_unit, worlds_of
+from dragnb.clay.training.loop import finished, update_average
 from dragnb.clay.training.measure import Heldout
 from dragnb.clay.training.optimizers import Optimizers
 from dragnb.clay.training.steps import Backward, Encoder, Latents
@@ -40,7 +41,10 @@ from dragnb.errors import InputError
 from dragnb.processes import end_with_parent
 from dragnb.store import replacing
 
-FIRST = 2048  # pictures that a training that goes on waits for
+FIRST, WAIT = (
+    2048,
+    0.1,
+)  # pictures that a training that goes on waits for, and the share of the time that it does
 PIECE = 15 << 20  # bytes: what comes back from a rented card may be limited in size
 
 
@@ -158,7 +162,7 @@ def train_autoencoder(run, drawn):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        loop.update_average(average, vae, 0.998, step)
+        update_average(average, vae, 0.998, step)
         step += 1
         run.note("autoencoder", curve, step, loss.detach(), begun)
     return average.eval()
@@ -171,7 +175,7 @@ def train_unet(plan, out, device, begun, shelf, prediction, optimizer):
     torch.backends.cudnn.benchmark = True
     made, held = parts.build(plan.size, plan.seed, plan.world), Heldout(plan.heldout, worlds_of(plan))
     if plan.start:
-        known, before = loop.finished(plan.start, plan.world)
+        known, before = finished(plan.start, plan.world)
         made = dataclasses.replace(made, unet=known["unet"], text_encoder=known["text_encoder"])
         run.history |= {"before": before, "autoencoder": before["autoencoder"]} if "recipe" in before else {}
     modules = torch.nn.ModuleDict({"unet": made.unet, "text_encoder": made.text_encoder}).train()
@@ -195,7 +199,7 @@ def train_unet(plan, out, device, begun, shelf, prediction, optimizer):
         loss = backward(*latents.batch())
         torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         optimizers.step(min(1, (step + 1) / 200) * min(1, (1 - done) / 0.6))
-        loop.update_average(average, modules, plan.ema, step)
+        update_average(average, modules, plan.ema, step)
         step += 1
         run.note("unet", curve, step, loss, started)
         done = (run.clock() - started) / max(until - started, 1)
@@ -226,7 +230,7 @@ def started_from(plan, predictions):
 
     InputError where that model is of another size or prediction than the plan.
     """
-    made, before = loop.finished(plan.start, plan.world)
+    made, before = finished(plan.start, plan.world)
     said = json.loads((Path(plan.start) / "scheduler" / "scheduler_config.json").read_text())
     prediction = said.get("prediction_type", "epsilon")
     if (prediction,) != predictions:
@@ -255,7 +259,7 @@ def train(plan: Plan, out: Path, device: str):
         for process in run.crew:
             process.start()
         vae, factor = start or (train_autoencoder(run, drawn), None)
-        while start and drawn.have < min(plan.pictures, FIRST):
+        while start and drawn.have < FIRST and run.clock() < WAIT * plan.seconds:
             run.check()
             time.sleep(0.1)
         vae = vae.to(run.device)

@@ -310,10 +310,13 @@ def finished(folder, world):
     """A finished model's vae, unet and text_encoder in full precision, with a world's words, and its training.json.
 
     The scale of the latents that its U-Net knows is added to the latter as `scaling_factor`.
+    InputError where the folder holds no model.
     """
     from diffusers import AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPTextModel
 
+    if not (Path(folder) / "model_index.json").is_file():
+        raise InputError(f"model: {folder} holds no finished model; give a folder like data/models/clay")
     kinds = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
     made = {k: kind.from_pretrained(Path(folder) / k, torch_dtype=torch.float32) for k, kind in kinds.items()}
     made["text_encoder"].resize_token_embeddings(len(parts.build_tokenizer(world)))
