@@ -54,13 +54,13 @@ class: setup
 	@[ -n "$(TASKS)" ] || { echo 'make class TASKS=folder: a folder of drag files'; exit 1; }
 	$(BIN)/python tools/run_class.py "$(TASKS)" $(ARGS)
 
-# Files side by side in JOBS processes, with one thread of torch each; the browser's, which wait for pages, alone.
+# Files side by side in JOBS processes, with one thread of torch each; the browser's, which wait for pages, afterwards.
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(PYTEST) tests notebooks --ignore tests/browser -n $(JOBS) --dist loadfile -p no:cacheprovider \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=1800
-	$(PYTEST) tests/browser -p no:cacheprovider
+	OMP_NUM_THREADS=1 $(PYTEST) tests/browser -n $(JOBS) --dist loadfile -p no:cacheprovider
 
 slow: setup
 	$(PYTEST) tests -m slow -p no:cacheprovider

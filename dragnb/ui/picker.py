@@ -67,7 +67,9 @@ class Picker:
         self.notes = notes
         self.pointer = Pointer(self.picks, Viewport(self.picks.size, side))
         self.canvas = CanvasView(self.pointer)
-        self._lock, self._changed, self._inside, self._listeners = threading.RLock(), False, False, []
+        # held by whichever thread draws, here or around it: with two locks, two threads could wait for each other
+        self.lock = threading.RLock()
+        self._changed, self._inside, self._listeners = False, False, []
         # has any page drawn the canvas?
         self.seen = False
         self._preview, self._select = preview.Warp(), select
@@ -109,7 +111,7 @@ class Picker:
 
     def do(self, change: Callable, *args) -> None:
         """Make a change, show it, then call the listeners. An error is one line under the canvas."""
-        with self._lock:
+        with self.lock:
             outer, self._inside = self._inside, True
             try:
                 message = change(*args)
@@ -148,12 +150,12 @@ class Picker:
 
         A press with the mouse, a tool, or any change of the picks brings the picking back.
         """
-        with self._lock:
+        with self.lock:
             self.canvas.show_after(image, caption, True, other, other_caption)
 
     def show_live(self, image, caption: str) -> None:
         """Put a preview on the canvas, with the points over it."""
-        with self._lock:
+        with self.lock:
             self.canvas.show_after(image, caption)
 
     def on(self, kind: str, x: float, y: float) -> None:
@@ -164,7 +166,7 @@ class Picker:
             self._end_result()
             self.do(pointer.press, x, y)
         elif kind == "mouse_move":
-            with self._lock:
+            with self.lock:
                 if pointer.pressed:  # a hundred of these make a stroke, so they draw and write nothing
                     pointer.move(x, y)
                     self._show_warp()
@@ -181,7 +183,7 @@ class Picker:
             self._end_warp()
             self.do(self._release)
         elif kind == "mouse_out":
-            with self._lock:
+            with self.lock:
                 self._end_warp()
                 self.canvas.show()
 
@@ -215,7 +217,7 @@ class Picker:
 
     def swipe(self, x: float) -> None:
         """Left of this place of the canvas the picture is seen, right of it the result."""
-        with self._lock:
+        with self.lock:
             self.canvas.split, self.canvas.before = x, False
             self.canvas.show()
 
@@ -239,7 +241,7 @@ class Picker:
     def touch(self, kind: str, places) -> None:
         """Fingers at places in canvas pixels: one is a mouse, two zoom and push the picture."""
         if len(places) > 1 or self.pointer.pinching:
-            with self._lock:
+            with self.lock:
                 self.pointer.pinch(places)
                 self.canvas.show()
         elif self.canvas.after is not None and self.canvas.swiped:  # a finger does not hover
@@ -310,7 +312,7 @@ class Picker:
     def _redraw(self):
         self.seen = True
         hear_in_turn(self.around)
-        with self._lock:
+        with self.lock:
             self.canvas.redraw()
 
     def _take_tool(self):
@@ -322,12 +324,12 @@ class Picker:
 
     def _take_width(self, text: str):
         """The page says how many pixels of the screen the canvas is wide."""
-        with contextlib.suppress(ValueError), self._lock:
+        with contextlib.suppress(ValueError), self.lock:
             self.pointer.shown_width = float(text)
             self.canvas.show()
 
     def _wheel(self, _, dy: float):
-        with self._lock:
+        with self.lock:
             self.pointer.viewport.zoom_by(math.exp(-dy / WHEEL), *(self.pointer.hover or (0.0, 0.0)))
             self.canvas.show()
 

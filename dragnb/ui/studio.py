@@ -96,8 +96,6 @@ class Studio:
             self.session.star,
         )
         self.out = W.Text(value=str(out), description="folder", continuous_update=False)
-        # two threads may draw: the page's and the session's
-        self._lock = threading.RLock()
         self._asking, self._asked_at = threading.Timer(0, lambda: None), 0.0
         self._drawn: Snapshot | None = None
         # what was picked on when Run was pressed
@@ -357,12 +355,13 @@ class Studio:
     def refresh(self) -> None:
         """Bring the page up to date with the session."""
         session = self.session
-        with session.lock:
-            events, looks = list(session.progress.values()), dict(session.looks)
-            busy, shown, snapshots = session.busy, session.shown, list(session.snapshots)
-            message, problem, preview = session.message, session.problem, session.preview
-            starred = set(session.starred)
-        with self._lock:
+        # two threads draw, the page's and the session's: each draws what is the case when its turn comes
+        with self.picker.lock:
+            with session.lock:
+                events, looks = list(session.progress.values()), dict(session.looks)
+                busy, shown, snapshots = session.busy, session.shown, list(session.snapshots)
+                message, problem, preview = session.message, session.problem, session.preview
+                starred = set(session.starred)
             ended, begun = "" if busy else self._busy, busy and not self._busy
             self._busy = busy
             self.run_button.disabled, self.stop_button.disabled = bool(busy), not busy

@@ -48,6 +48,8 @@ def test_run_stop_travel_branch_and_reload(notebook):
     page.page.locator(".jupyter-widgets.widget-play button").first.click()
     page.until(lambda: page.ask("studio.travel.step.value == studio.travel.step.max"))
     page.until(lambda: page.ask("studio.picker.canvas.caption") == "after")
+    # else it plays on from where the slider is put
+    page.until(lambda: not page.ask("studio.travel.play.playing"))
     slider.press("ArrowLeft")
     page.until(lambda: page.ask("studio.travel.step.value in studio.session.looks"))
     page.button("branch from here")

@@ -372,7 +372,10 @@ def test_a_branch_is_picked_on_the_picture_at_that_step_and_begins_there(studio,
         studio.branch(1)
     travel(studio, 1)
     first = studio.session.shown
+    playing = "playing" if studio.travel.play.has_trait("playing") else "_playing"
+    setattr(studio.travel.play, playing, True)
     studio.travel.branch.click()
+    assert not getattr(studio.travel.play, playing), "its next step would come over what is picked now"
     assert (studio.picker.picks.image == studio.session.looks[1].image).all()
     assert studio.picker.picks.task().handles.tolist() == first.result.tracks_xy[1].round().tolist()
     assert "Run begins at step 1" in studio.begins.value
@@ -762,3 +765,44 @@ def test_the_settings_that_differ_are_said_under_each_drag(studio):
     studio.settings.numbers["lam"].value = 3.0
     press(studio, studio.run_button)
     assert "lam 3.0" in studio.gallery.widget.children[1].children[1].children[2].value
+
+
+# two threads draw: the page's and the session's
+
+
+def test_what_is_drawn_last_is_what_is_the_case_whichever_thread_draws(done):
+    """One that waited for its turn must not draw what was shown before."""
+    shown = done.session.shown
+    done.session.show(None)
+    with done.picker.lock:
+        late = threading.Thread(target=done.refresh)
+        late.start()
+        late.join(0.3)  # it waits: this thread draws
+        done.session.show(shown)
+    late.join()
+    assert done.travel.step.max == 3 and done.result.nothing.layout.display == "none"
+
+
+def test_a_thread_that_draws_around_the_canvas_and_one_that_draws_on_it_do_not_wait_for_each_other(
+    studio, monkeypatch
+):
+    around, on_it = threading.Event(), threading.Event()
+
+    def both(looks):
+        around.set()
+        on_it.wait(0.5)  # nobody else gets in meanwhile
+        studio.picker.show_result(None)
+
+    def draw():
+        on_it.set()
+        studio.refresh()
+
+    monkeypatch.setattr(studio.travel, "refresh", both)
+    first = threading.Thread(target=studio.refresh, daemon=True)
+    second = threading.Thread(target=studio.picker.do, args=(draw,), daemon=True)
+    first.start()
+    assert around.wait(PATIENCE)
+    second.start()
+    for thread in (first, second):
+        thread.join(30)
+        assert not thread.is_alive()

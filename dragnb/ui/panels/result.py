@@ -67,14 +67,14 @@ class TravelPanel:
     """
 
     def __init__(self, look: Callable[[int], None], branch: Callable[[int], None], frame: Callable):
-        self._look, self._frame, self._result, self._looks = look, frame, None, {}
+        self._look, self._branch, self._frame, self._result, self._looks = look, branch, frame, None, {}
         self.step = W.IntSlider(value=0, min=0, max=0, description="step", layout=W.Layout(width="300px"))
         self.play = W.Play(interval=PACE, layout=W.Layout(width="auto"))
         hover(self.play, "play the drag from this step on, on the picture itself")
         W.jslink((self.play, "value"), (self.step, "value"))
         self.text, self.features = W.HTML(), picture("256px")
         meaning = "a new drag from this step's latent, with other points or settings"
-        self.branch = button("branch from here", meaning, lambda: branch(self.step.value))
+        self.branch = button("branch from here", meaning, self._begin)
         self.widget = W.VBox([row(self.play, self.step, self.branch), self.text, self.features])
         self.step.observe(self._choose_step, "value")
         self.show(None)
@@ -96,6 +96,13 @@ class TravelPanel:
             self._draw()
             if self.step.value in new:
                 self._show_frame()
+
+    def _begin(self) -> None:
+        # of ipywidgets 8 and 7; else its next steps would come over what is picked now
+        for playing in ("playing", "_playing"):
+            if self.play.has_trait(playing):
+                setattr(self.play, playing, False)
+        self._branch(self.step.value)
 
     def _choose_step(self, _) -> None:
         self._draw()
