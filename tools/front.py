@@ -11,7 +11,7 @@ from dragnb import clay, pipeline, viz
 
 CHOSEN = (
     (846024, "cat", "tilt"),
-    (846005, "mushroom", "stretch"),
+    (846050, "bear", "move"),
     (846016, "flower", "move"),
     (846034, "balloon", "raise"),
 )

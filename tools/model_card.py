@@ -306,8 +306,8 @@ for teaching and measuring point drags offline; it knows twelve kinds of clay fi
 
 ## Data
 {drawn(history)}, 256 x 256, with captions that
-name kind, colours, {patterns}ground and sky. Held out: seeds from {HELDOUT_SEED}; those from 900000 are
-ClayBench's: nothing is trained or tuned on them.
+name kind, colours, {patterns}ground and sky. Held out: seeds from {HELDOUT_SEED}, on which
+settings and the judge are tuned; those from 900000 are ClayBench's: nothing is tuned on them either.
 
 ## Training
 On {hardware}; torch {history["torch"]}.

@@ -82,15 +82,15 @@ def evaluate(trial, tasks, model, store, profile):
     return worth(rows)
 
 
-def study(journal, seed, profile):
-    """The search whose journal lies in a file; begun with the profile as it stands."""
+def study(journal, seed, profile, model, world):
+    """The search for a model's profile on a world, its journal in a file; begun with the profile as it stands."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     Path(journal).parent.mkdir(parents=True, exist_ok=True)
     found = optuna.create_study(
-        study_name="settings", direction="maximize", load_if_exists=True,
+        study_name=f"{profile} of {model} on world {world}", direction="maximize", load_if_exists=True,
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=20, multivariate=True),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=RUNGS[0], reduction_factor=3),
@@ -129,7 +129,7 @@ def main(argv=None):
     p.add_argument("--out", type=Path, default=Path("outputs/tuning"), help="journal and stage cache")
     p.add_argument("--write", type=Path, help="only write the table of trials to this new CSV file")
     args = p.parse_args(argv)
-    found = study(args.out / "journal.log", args.seed, args.profile)
+    found = study(args.out / "journal.log", args.seed, args.profile, args.model, args.world)
     if args.write:
         return write(found, args.write, args.profile)
     torch.set_num_threads(1)

@@ -115,6 +115,15 @@ def test_the_exported_folder_is_read_by_plain_diffusers_and_samples_with_guidanc
     assert sd.load(str(folder)).side == 256
 
 
+def test_export_names_no_folder_and_the_bundled_model_stays_as_it_is(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    shipped = tmp_path / "data" / "models" / "clay"
+    shipped.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    main(["export", "--recipe", "smoke", "--out", "run"])
+    assert (tmp_path / "run" / "model" / "model_index.json").exists() and not list(shipped.iterdir())
+
+
 def test_export_keeps_what_lies_beside_the_weights(finished, tmp_path):
     folder = loop.export(SMOKE, finished, tmp_path / "model")
     (folder / "README.md").write_text("the card")

@@ -1,8 +1,9 @@
 """Train the bundled model: `python -m dragnb.clay.training PART --out FOLDER --recipe cpu`.
 
 Parts: `pictures` draws the training set, `autoencoder` and `unet` train (each resumes exactly where a kill left it),
-`export` writes the diffusers folder, `all` does them in turn; `adopt` begins from a finished model instead of from
-nothing. `gpu` does all of it within --seconds by the clock, as its own plan says, and writes the folder in pieces.
+`export` writes the diffusers folder (--folder, else beside the checkpoints), `all` does them in turn; `adopt` begins
+from a finished model (--folder, else the bundled one) instead of from nothing. `gpu` does all of it within --seconds by
+the clock, as its own plan says, and writes the folder in pieces.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dragnb.clay.training import gpu
 from dragnb.clay.training.data import RECIPES, Pictures
 from dragnb.clay.training.loop import SHOW_EVERY, adopt, export, train_autoencoder, train_unet
 
+BUNDLED = Path("data/models/clay")
 SWITCH = {"0": False, "false": False, "1": True, "true": True}
 
 
@@ -43,7 +45,7 @@ def parse(argv):
     add("--out", type=Path, default=Path("runs/clay"), help="folder of pictures, checkpoints and logs")
     add("--recipe", choices=list(RECIPES), default="cpu")
     add("--device", default=device, choices=["cpu", "cuda"])
-    add("--folder", type=Path, default=Path("data/models/clay"), help="what export writes and adopt reads")
+    add("--folder", type=Path, help=f"what export writes (default: OUT/model) and adopt reads ({BUNDLED})")
     add("--seconds", type=float, help="of `gpu`: all that it may take, less what its start takes")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change single numbers of the recipe")
     args = p.parse_args(argv)
@@ -65,7 +67,7 @@ def main(argv=None):
     if args.part == "gpu":
         gpu.train(recipe, args.out, args.device)
     if args.part == "adopt":
-        adopt(recipe, args.out, args.folder)
+        adopt(recipe, args.out, args.folder or BUNDLED)
     if args.part in ("pictures", "all"):
         Pictures(recipe, args.out).prepare(lambda done, total: _say(f"pictures {done}/{total}"))
     for name, train in (("autoencoder", train_autoencoder), ("unet", train_unet)):
@@ -75,7 +77,8 @@ def main(argv=None):
                 if step % SHOW_EVERY == 0:
                     _say(f"{name} {step} loss {loss:.5f} lr {lr:.1e} {time.monotonic() - started:.0f} s")
     if args.part in ("export", "all"):
-        _say(f"written: {export(recipe, args.out, args.folder)}")
+        folder = export(recipe, args.out, args.folder or args.out / "model")
+        _say(f"written: {folder}")
 
 
 def _say(line):
