@@ -195,8 +195,11 @@ def save_mp4(
         )
         with contextlib.closing(writer):
             writer.send(None)
-            for picture in pictures:
-                writer.send(picture.tobytes())
+            with contextlib.suppress(
+                OSError
+            ):  # an encoder that ended early closes its pipe; what it wrote is counted
+                for picture in pictures:
+                    writer.send(picture.tobytes())
         _require_frames(temp, len(pictures))
     return Path(path)
 

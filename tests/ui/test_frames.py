@@ -1,5 +1,6 @@
 """Pictures for the screen: each says what it is to say, at the place where it is."""
 
+import errno
 import io
 import sys
 
@@ -116,6 +117,22 @@ def test_a_film_that_the_encoder_could_not_write_whole_replaces_none(pictures, t
     with pytest.raises(InputError, match=r"way.mp4 cannot be written \(\d+ of 19 frames"):
         frames.save_mp4(path, pictures)
     assert path.read_bytes() == b"good" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_encoder_that_closes_its_pipe_is_one_line_too(pictures, tmp_path, monkeypatch):
+    ffmpeg = pytest.importorskip(
+        "imageio_ffmpeg", reason="imageio-ffmpeg is missing: pip install 'dragnb[video]'"
+    )
+
+    def ends(*args, **kwargs):
+        yield
+        yield
+        raise OSError(errno.EPIPE, "FFMPEG COMMAND:\nand more")
+
+    monkeypatch.setattr(ffmpeg, "write_frames", ends)
+    with pytest.raises(InputError, match=r"way.mp4 cannot be written \(0 of 19 frames") as said:
+        frames.save_mp4(tmp_path / "way.mp4", pictures)
+    assert "FFMPEG" not in str(said.value) and not list(tmp_path.iterdir())
 
 
 def test_the_marks_keep_their_colours_in_a_gif(tmp_path):
