@@ -195,9 +195,8 @@ def save_mp4(
         )
         with contextlib.closing(writer):
             writer.send(None)
-            with contextlib.suppress(
-                OSError
-            ):  # an encoder that ended early closes its pipe; what it wrote is counted
+            # an encoder that ended early closes its pipe; what it wrote is counted below
+            with contextlib.suppress(OSError):
                 for picture in pictures:
                     writer.send(picture.tobytes())
         _require_frames(temp, len(pictures))

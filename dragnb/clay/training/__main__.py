@@ -20,7 +20,7 @@ from dragnb.clay.training import gpu
 from dragnb.clay.training.data import RECIPES, Pictures
 from dragnb.clay.training.loop import SHOW_EVERY, adopt, export, train_autoencoder, train_unet
 
-BUNDLED = Path("data/models/clay")
+SHIPPED = Path("data/models/clay")
 SWITCH = {"0": False, "false": False, "1": True, "true": True}
 
 
@@ -45,7 +45,7 @@ def parse(argv):
     add("--out", type=Path, default=Path("runs/clay"), help="folder of pictures, checkpoints and logs")
     add("--recipe", choices=list(RECIPES), default="cpu")
     add("--device", default=device, choices=["cpu", "cuda"])
-    add("--folder", type=Path, help=f"what export writes (default: OUT/model) and adopt reads ({BUNDLED})")
+    add("--folder", type=Path, help=f"what export writes (default: OUT/model) and adopt reads ({SHIPPED})")
     add("--seconds", type=float, help="of `gpu`: all that it may take, less what its start takes")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change single numbers of the recipe")
     args = p.parse_args(argv)
@@ -67,7 +67,7 @@ def main(argv=None):
     if args.part == "gpu":
         gpu.train(recipe, args.out, args.device)
     if args.part == "adopt":
-        adopt(recipe, args.out, args.folder or BUNDLED)
+        adopt(recipe, args.out, args.folder or SHIPPED)
     if args.part in ("pictures", "all"):
         Pictures(recipe, args.out).prepare(lambda done, total: _say(f"pictures {done}/{total}"))
     for name, train in (("autoencoder", train_autoencoder), ("unet", train_unet)):

@@ -98,10 +98,8 @@ class TravelPanel:
                 self._show_frame()
 
     def _begin(self) -> None:
-        # of ipywidgets 8 and 7; else its next steps would come over what is picked now
-        for playing in ("playing", "_playing"):
-            if self.play.has_trait(playing):
-                setattr(self.play, playing, False)
+        # its next steps would come over what is picked now; ipywidgets 8 and 7
+        setattr(self.play, "playing" if self.play.has_trait("playing") else "_playing", False)
         self._branch(self.step.value)
 
     def _choose_step(self, _) -> None:
