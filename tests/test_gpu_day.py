@@ -26,7 +26,7 @@ def test_what_fails_or_takes_too_long_is_a_row_and_the_next_step_is_told_its_tim
 ):
     script = tmp_path / "step.py"
     script.write_text(
-        "import sys, time\ntime.sleep(60 * ('compile' in sys.argv))\nraise ValueError('no card')"
+        "import sys, time\ntime.sleep(600 * ('compile' in sys.argv))\nraise ValueError('no card')"
     )
     monkeypatch.setattr(gpu_day, "COMMAND", [sys.executable, str(script)])
     out = tmp_path / "out"

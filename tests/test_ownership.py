@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -530,8 +529,8 @@ def test_a_folder_with_a_task_json_of_another_program_is_not_a_drag_file(drag_ta
 def test_copying_stops_where_the_folder_vanishes_for_good(tmp_path, monkeypatch):
     path = tmp_path / "folder"
     files.replace_folder(path, lambda folder: (folder / "a").write_text("1"), ("a",))
-    monkeypatch.setattr(shutil, "copytree", full)
-    began = time.monotonic()
+    tried = []
+    monkeypatch.setattr(shutil, "copytree", lambda *given, **how: (tried.append(given), full()))
     with pytest.raises(WriteError):
         files.replace_folder(path, lambda folder: None, ("a",))
-    assert (path / "a").read_text() == "1" and time.monotonic() - began < 5
+    assert (path / "a").read_text() == "1" and len(tried) == 1

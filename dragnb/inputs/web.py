@@ -10,7 +10,7 @@ import ipaddress
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from dragnb.errors import InputError, boundary, one_line
@@ -43,13 +43,14 @@ class _Work:
     """One fetch: its content or its error, once `run` has returned; `stop` ends it from another thread."""
 
     def __init__(self, url: str):
-        self.url, self.content, self.error, self.answer, self.stopped = url, b"", None, None, False
+        self.url, self.content, self.error, self.stopped = url, b"", None, False
+        self.connection = self.answer = None
 
     def run(self) -> None:
         try:
             with boundary(f"{one_line(self.url)} cannot be fetched", REMEDY):
                 request = urllib.request.Request(_ascii(self.url), headers={"User-Agent": "dragnb"})
-                with _opener().open(request, timeout=SECONDS) as self.answer:
+                with _opener(self).open(request, timeout=SECONDS) as self.answer:
                     self.content = b"".join(self._pieces())
         except InputError as error:
             named = str(error).startswith(one_line(self.url))
@@ -69,10 +70,21 @@ class _Work:
             yield piece
         raise InputError(f"{one_line(self.url)} is larger than {MAX_BYTES / 2**20:g} MiB; {REMEDY}")
 
+    def connect(self, kind: type) -> Callable[..., http.client.HTTPConnection]:
+        """Makes connections of this kind, of which `stop` knows the last."""
+
+        def made(*args, **options):
+            self.connection = kind(*args, **options)
+            return self.connection
+
+        return made
+
     def stop(self) -> None:
         self.stopped = True
-        with contextlib.suppress(Exception):
-            self.answer.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+        # while headers come the connection has the socket, then the answer
+        for held in (lambda: self.connection.sock, lambda: self.answer.fp.raw._sock):
+            with contextlib.suppress(Exception):
+                held().shutdown(socket.SHUT_RDWR)
 
 
 def _ascii(url: str) -> str:
@@ -89,14 +101,14 @@ def _ascii(url: str) -> str:
     return urlunsplit((parts.scheme.lower(), place, path, query, ""))
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(work: _Work) -> urllib.request.OpenerDirector:
     """urllib's opener with http and https alone: no files, no ftp, no data addresses."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
-        _Http(),
-        _Https(),
+        _Http(work),
+        _Https(work),
         urllib.request.HTTPDefaultErrorHandler(),
         _Redirects(),
         urllib.request.HTTPErrorProcessor(),
@@ -165,11 +177,20 @@ def _is_guarded(request) -> bool:
 
 
 class _Http(urllib.request.HTTPHandler):
+    def __init__(self, work: _Work):
+        super().__init__()
+        self.work = work
+
     def http_open(self, req):
-        return self.do_open(_GuardedHttp if _is_guarded(req) else http.client.HTTPConnection, req)
+        kind = _GuardedHttp if _is_guarded(req) else http.client.HTTPConnection
+        return self.do_open(self.work.connect(kind), req)
 
 
 class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, work: _Work):
+        super().__init__()
+        self.work = work
+
     def https_open(self, req):
         kind = _GuardedHttps if _is_guarded(req) else http.client.HTTPSConnection
-        return self.do_open(kind, req, context=self._context)
+        return self.do_open(self.work.connect(kind), req, context=self._context)

@@ -53,9 +53,9 @@ def test_traps_of_the_mouse_and_the_keys(small):
     page.page.mouse.click(*page.at(100, y), button="middle")
     page.page.mouse.move(*page.at(120, y))
     page.page.mouse.wheel(0, 40)
+    page.until(lambda: page.canvas.evaluate(SEEN)[0] < top)  # the wheel scrolls the page
     page.page.wait_for_timeout(500)
     assert len(points(page)) == 2 and page.ask("studio.picker.pointer.viewport.zoom") == 1
-    assert page.canvas.evaluate(SEEN)[0] < top, "the wheel scrolls the page"
     page.page.keyboard.down("Control")
     page.page.mouse.wheel(0, -200)
     page.page.keyboard.up("Control")
@@ -109,8 +109,7 @@ def test_a_stroke_goes_on_beyond_the_edge_and_back(small):
     page.page.mouse.move(x0 - 60, y0 - 60, steps=5)
     page.page.mouse.move(x0 + 40, y0 - 60, steps=5)
     page.page.mouse.up()
-    page.until(lambda: page.ask("bool(studio.picker.picks.mask.any())"))
-    page.page.wait_for_timeout(300)
+    page.until(lambda: page.ask("bool(studio.picker.picks.mask.any()) and not studio.picker.pointer.pressed"))
     at = int(page.ask(f"studio.picker.pointer.viewport.to_picture(0, {y - 60})")[1])
     row = page.ask(f"studio.picker.picks.mask[{at}].tolist()")
     assert any(row[:20]), "one stroke, that left and came back"

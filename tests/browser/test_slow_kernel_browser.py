@@ -90,7 +90,7 @@ def test_run_takes_the_words_and_settings_that_stood_there_when_it_was_pressed(s
             page.page.get_by_label("quality").select_option(quality)
         page.button("Run")
         page.page.wait_for_timeout(300)
-    page.until(lambda: page.ask("studio.session.busy") == "drag")
+    page.until(lambda: page.ask("studio.session._dragged is not None"))
     asked = "(lambda s: [s._dragged.prompt, s.settings.reference, s.settings.lora_steps])(studio.session)"
     assert page.ask(asked) == ["an orange clay rabbit", False, 20]
     page.button("Stop")

@@ -21,10 +21,14 @@ task = clay.task(810001, "rabbit", "stretch").task
 {name} = Studio(task, "clay", quick, out="exports")
 {name}
 """
+# the next run waits for Stop where this is true, so that it is not over before a slow browser has pressed it
+HOLD = """(lambda s, left: s.on_change(lambda: left and ({}) and left.pop().wait(600)))(
+    studio.session, [studio.session._stop])"""
 
 
 def test_run_stop_travel_branch_and_reload(notebook):
     page = notebook(STUDIO.format(name="studio"), name="studio.ipynb", viewport=WIDE)
+    page.ask(HOLD.format("getattr(s.progress.get('drag'), 'i', 0) > 3"))
     page.button("Run")
     page.until(lambda: page.ask("getattr(studio.session.progress.get('drag'), 'i', 0)") > 3)
     page.shot("studio-running")
@@ -128,6 +132,7 @@ def test_what_is_pressed_at_the_wrong_time_is_answered_in_a_line_and_nothing_is_
     page.button("undo")
     page.until(lambda: len(page.ask("studio.picker.picks.points")) == 2)
 
+    page.ask(HOLD.format("s.progress"))
     page.button("Run")
     page.button("Stop")
     page.page.get_by_text("stopped; there was nothing to keep yet").wait_for()

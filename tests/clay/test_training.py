@@ -275,7 +275,7 @@ def test_a_unet_that_cannot_be_compiled_in_time_trains_as_it_is(fault, monkeypat
         def call(*args, **named):
             if fault == "an error":
                 raise ValueError("no such kernel")
-            time.sleep(5 if fault else 0)
+            time.sleep(600 if fault else 0)
             return unet(*args, **named)
 
         return call
@@ -284,15 +284,15 @@ def test_a_unet_that_cannot_be_compiled_in_time_trains_as_it_is(fault, monkeypat
     made, said = build("smoke"), []
     modules = torch.nn.ModuleDict({"unet": made.unet, "text_encoder": made.text_encoder})
     run = SimpleNamespace(
-        plan=gpu.Plan(seconds=10, compile=True, compile_until=0.1, unet_batch=2), cuda=True, device=torch.device("cpu"),
+        plan=gpu.Plan(seconds=10 if fault else 6000, compile=True, compile_until=0.1, unet_batch=2),
+        cuda=True, device=torch.device("cpu"),
         clock=lambda: 0.0, half=contextlib.nullcontext, say=lambda *words: said.append(" ".join(words)),
     )  # fmt: skip
     backward = steps.Backward(run, modules, "epsilon")
     latents = steps.Latents(run, made.tokenizer, shelf=None)
-    begun = time.monotonic()
     backward.compile(latents.blank())
 
-    assert time.monotonic() - begun < 4 and all(p.grad is None for p in modules.parameters())
+    assert all(p.grad is None for p in modules.parameters())
     assert (backward.unet is made.unet) == bool(fault)
     word = {"an error": "no such kernel", "too long": "1 s were not enough", None: "compiled"}[fault]
     assert len(said) == 1 and word in said[0]

