@@ -170,14 +170,13 @@ class CanvasView:
 
     def _overlay_is_old(self) -> bool:
         """Is it another mask's? The eraser may also have left one over a mask that is empty by now."""
-        mask = self.picks.mask
-        emptied = self._covered and not self.pointer.pressed and not mask.any()
-        return self._overlay_of is not mask or emptied
+        emptied = self._covered and not self.pointer.pressed and not self.picks.mask.any()
+        return self._overlay_of is not self.picks.version or emptied
 
     def _send_overlay(self):
         """Grey over all that the mask holds still, as a picture."""
-        mask, overlay = self.picks.mask, self._overlay
-        self._overlay_of, self._covered, self.pointer.new_segments = mask, bool(mask.any()), []
+        overlay, self._overlay_of, mask = self._overlay, self.picks.version, self.picks.mask
+        self._covered, self.pointer.new_segments = bool(mask.any()), []
         overlay.global_composite_operation = "source-over"
         overlay.clear()
         if self._covered:
@@ -201,7 +200,7 @@ class CanvasView:
             a, b = (((x + 0.5) * self._shrink, (y + 0.5) * self._shrink) for x, y in (start, end))
             overlay.fill_circle(*b, radius)  # a line without length draws nothing
             overlay.stroke_line(*a, *b)
-        self.pointer.new_segments, self._overlay_of = [], self.picks.mask
+        self.pointer.new_segments, self._overlay_of = [], self.picks.version
 
     def _draw_view(self):
         """Picture and overlay, as far as the viewport shows them."""

@@ -112,13 +112,14 @@ class Picks(History):
 
     image   uint8 (h, w, 3)
     points  list of (x, y) in picture pixels, handle and target in turn; an odd one at the end is a handle that waits
-    mask    bool (h, w), True = may change; nothing painted leaves the whole picture free
+    mask    bool (h, w), True = may change; nothing painted leaves the whole picture free; a copy
+    version  another object after every change of the mask
     prompt, name  as in DragTask
     """
 
     def __init__(self, image: np.ndarray, points=(), mask=None, prompt: str = "", name: str = ""):
         super().__init__()
-        self._mask_copy: np.ndarray | None = None  # the mask, once the step under way has copied it
+        self._copy = None, None  # the mask that was handed out last, and its version
         self._fill_in(image, points, mask, prompt, name)
 
     @classmethod
@@ -130,19 +131,15 @@ class Picks(History):
         check_image(image)
         self.image, self.prompt, self.name = image, prompt, name
         self.points = _check_points(points, self.size)
-        self.mask = np.zeros(image.shape[:2], bool) if mask is None else check_mask(mask, self.size)
+        self._put(np.zeros(image.shape[:2], bool) if mask is None else check_mask(mask, self.size))
 
     def load(self, task: DragTask | np.ndarray) -> None:
         """Put a task, or a bare picture, in the place of what is here; `undo` brings that back, picture and all."""
         with self.action():
             self._fill_in(*_contents(task))
 
-    def begin(self) -> None:
-        super().begin()
-        self._mask_copy = None
-
     def _state(self) -> State:
-        mask = zlib.compress(np.packbits(self.mask).tobytes(), 1)
+        mask = zlib.compress(np.packbits(self._mask).tobytes(), 1)
         return State(self.image, id(self.image), tuple(self.points), mask, self.prompt, self.name)
 
     def _restore(self, state: State) -> None:
@@ -150,7 +147,14 @@ class Picks(History):
         self.prompt, self.name = state.prompt, state.name
         bits = np.frombuffer(zlib.decompress(state.mask), np.uint8)
         h, w = self.image.shape[:2]
-        self.mask, self._mask_copy = np.unpackbits(bits, count=h * w).reshape(h, w).astype(bool), None
+        self._put(np.unpackbits(bits, count=h * w).reshape(h, w).astype(bool))
+
+    @property
+    def mask(self) -> np.ndarray:
+        version = self.version
+        if self._copy[0] is not version:
+            self._copy = version, self._mask.copy()
+        return self._copy[1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -207,17 +211,14 @@ class Picks(History):
 
     def stroke(self, start, end, radius: float, erase: bool = False) -> None:
         """Paint, or erase, with a round brush along the line between two places (x, y)."""
-        with self.action():
-            masks.stroke(self._mask_to_paint(), start, end, radius, not erase)
+        self._paint(masks.stroke, start, end, radius, not erase)
 
     def rectangle(self, corner, opposite, erase: bool = False) -> None:
-        with self.action():
-            masks.rectangle(self._mask_to_paint(), corner, opposite, not erase)
+        self._paint(masks.rectangle, corner, opposite, not erase)
 
     def lasso(self, places, erase: bool = False) -> None:
         """Paint, or erase, inside a closed line through places (x, y)."""
-        with self.action():
-            masks.polygon(self._mask_to_paint(), places, not erase)
+        self._paint(masks.polygon, places, not erase)
 
     def fill(self) -> None:
         """Paint what the paint encloses; InputError if it encloses nothing."""
@@ -233,21 +234,26 @@ class Picks(History):
         """Paint a generous region around every path from handle to target: a first guess at what has to change."""
         if len(self.points) < 2:
             raise InputError("around the path: there is none yet; pick a handle and its target first")
-        with self.action():
-            masks.around(self._mask_to_paint(), self.points)
+        self._paint(masks.around, self.points)
 
     def set_mask(self, mask) -> None:
         """Replace the mask by one of the picture's size; None clears it."""
         with self.action():
-            self.mask = np.zeros_like(self.mask) if mask is None else check_mask(mask, self.size)
+            self._put(np.zeros_like(self._mask) if mask is None else check_mask(mask, self.size))
 
     def clear_mask(self) -> None:
         self.set_mask(None)
 
-    def _mask_to_paint(self) -> np.ndarray:
-        if self._mask_copy is not self.mask:
-            self.mask = self._mask_copy = self.mask.copy()
-        return self.mask
+    def _paint(self, shape: Callable[..., None], *args) -> None:
+        """Paint on the array that nobody else has: a cell may read the mask while another thread hears the page, and
+        numpy's nonzero, for one, writes beyond its result, and ends the kernel, where an array changes under it."""
+        with self.action():
+            shape(self._mask, *args)
+            self.version = object()
+
+    def _put(self, mask: np.ndarray) -> None:
+        """Another mask, an array that nobody else has."""
+        self._mask, self.version = mask, object()
 
     def set_prompt(self, prompt: str) -> None:
         """Say what the picture shows."""
@@ -258,7 +264,7 @@ class Picks(History):
         """One line: what is picked and what comes next."""
         pairs = -(-len(self.points) // 2)
         action = "click its target" if self.waiting else "click a handle"
-        free = f"{self.mask.mean():.0%} may change" if self.mask.any() else "the whole picture may change"
+        free = f"{self._mask.mean():.0%} may change" if self._mask.any() else "the whole picture may change"
         return f"{pairs} {'pair' if pairs == 1 else 'pairs'}; {action}; {free}"
 
     def task(self, prompt: str | None = None) -> DragTask:

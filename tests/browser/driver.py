@@ -194,6 +194,7 @@ def served(command: list[str], url: str, home: Path):
     Settings, cache and log lie in `home`, so that nothing of the user's gets in.
     """
     env = os.environ | {name: str(home / name.lower()) for name in FOLDERS}
+    env["PYTHONFAULTHANDLER"] = "1"  # the log says where a kernel was that died
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     log, end = home / "server.log", time.monotonic() + START
     with log.open("w") as out:

@@ -229,12 +229,22 @@ def test_a_stroke_of_many_moves_is_one_step(picks):
 
 
 def test_a_mask_that_was_handed_out_is_never_written_to(picks):
-    picks.stroke((20, 20), (30, 30), 5)
-    mask, kept = picks.mask, picks.mask.copy()
-
-    picks.stroke((60, 60), (70, 70), 5)
-
-    assert (mask == kept).all() and picks.mask.sum() > kept.sum()
+    picks.set_points([(60, 20), (70, 20)])
+    shapes = {
+        "stroke": lambda x: picks.stroke((x, 60), (x + 5, 70), 5),
+        "rectangle": lambda x: picks.rectangle((x, 75), (x + 9, 85)),
+        "lasso": lambda x: picks.lasso([(x, 50), (x + 15, 50), (x + 10, 80)]),
+        "path": lambda x: picks.around_paths(),
+        "eraser": lambda x: picks.stroke((x, 60), (x + 5, 70), 5, erase=True),
+    }
+    for name, paint in shapes.items():
+        picks.begin()  # within one step: the mouse is down
+        for x in (20, 90):
+            mask, kept = picks.mask, picks.mask.copy()
+            paint(x)
+            assert (mask == kept).all() and ((picks.mask != kept).any() or name == "path"), name
+            assert picks.mask is picks.mask, "it is copied once"
+        picks.end()
 
 
 def test_a_step_that_changes_nothing_or_fails_leaves_no_trace(pairs):
