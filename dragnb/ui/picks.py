@@ -112,7 +112,7 @@ class Picks(History):
 
     image   uint8 (h, w, 3)
     points  list of (x, y) in picture pixels, handle and target in turn; an odd one at the end is a handle that waits
-    mask    bool (h, w), True = may change; nothing painted leaves the whole picture free; a copy
+    mask    bool (h, w), True = may change; nothing painted leaves the whole picture free; a copy, read-only
     version  another object after every change of the mask
     prompt, name  as in DragTask
     """
@@ -153,7 +153,9 @@ class Picks(History):
     def mask(self) -> np.ndarray:
         version = self.version
         if self._copy[0] is not version:
-            self._copy = version, self._mask.copy()
+            copy = self._mask.copy()
+            copy.flags.writeable = False  # what is written here would be lost without a word
+            self._copy = version, copy
         return self._copy[1]
 
     @property
