@@ -176,21 +176,23 @@ def _is_guarded(request) -> bool:
     return getattr(request, "guarded", False) and not request.has_proxy()
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Held:
+    """Mixed into a handler: the work is told of every connection that is opened."""
+
     def __init__(self, work: _Work):
         super().__init__()
         self.work = work
 
+    def do_open(self, kind, req, **options):
+        return super().do_open(self.work.connect(kind), req, **options)
+
+
+class _Http(_Held, urllib.request.HTTPHandler):
     def http_open(self, req):
-        kind = _GuardedHttp if _is_guarded(req) else http.client.HTTPConnection
-        return self.do_open(self.work.connect(kind), req)
+        return self.do_open(_GuardedHttp if _is_guarded(req) else http.client.HTTPConnection, req)
 
 
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, work: _Work):
-        super().__init__()
-        self.work = work
-
+class _Https(_Held, urllib.request.HTTPSHandler):
     def https_open(self, req):
         kind = _GuardedHttps if _is_guarded(req) else http.client.HTTPSConnection
-        return self.do_open(self.work.connect(kind), req, context=self._context)
+        return self.do_open(kind, req, context=self._context)

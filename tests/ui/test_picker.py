@@ -472,7 +472,7 @@ def test_a_stroke_of_a_hundred_moves_sends_a_few_words_each_and_no_pixels(sent):
     begin = time.thread_time()
     picker.canvas.redraw()
     whole = time.thread_time() - begin
-    assert np.median(np.diff(times)) < whole / 4, "a stroke may not keep the kernel busy"
+    assert np.median(np.diff(times)) < whole / 40, "a stroke may not keep the kernel busy"
 
 
 def test_a_page_loaded_again_is_drawn_anew_with_the_canvas_named_anew(picker, sent):
